@@ -1,0 +1,122 @@
+"""The command line: the only place that prints, catches and exits."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Any
+
+import click
+
+from clipsearch import __version__
+from clipsearch.cli.settings import default_map
+from clipsearch.errors import ClipsearchError
+
+FOUND, NOTHING_FOUND, ERROR, PARTIAL, INTERRUPTED = 0, 1, 2, 3, 130
+
+# name: (where the command lives, its line in --help). Nothing is imported before its turn,
+# and these strings are the only references from here to the packages above.
+_COMMANDS = {
+    "index": (
+        "indexer.command:index",
+        "Add folders of images to an index, or bring it up to date.",
+    ),
+    "search": ("clipsearch.cli.search:search", "Find images by words."),
+    "similar": ("clipsearch.cli.search:similar", "Find images like one you have."),
+    "classify": ("clipsearch.cli.classify:classify", "Give every image one label of a set."),
+    "status": ("clipsearch.cli.status:status", "Show what an index holds."),
+    "model": ("clipsearch.cli.model:model", "List the models, fetch one, show where it is."),
+    "demo": ("indexer.demo:demo", "Try it all on a few pictures, without a network."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command when it is called, and takes words for a search."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module, _, name = _COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        # The short lines stand above, so that --help imports no command.
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in _COMMANDS.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in _COMMANDS and not args[0].startswith("-"):
+            args = ["search", *args]
+        return super().resolve_command(ctx, args)
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog='clipsearch "two dogs" is short for clipsearch search "two dogs".',
+)
+@click.version_option(__version__, "-V", "--version", prog_name="clipsearch")
+@click.pass_context
+def cli(ctx: click.Context) -> None:
+    """Search, sort and name a collection of images with words.
+
+    Index a folder once; then search it, and classify all of it against any labels, as often
+    as you like, without an image being opened again.
+    """
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command line; returns the exit code and never lets a traceback out."""
+    debug = bool(os.environ.get("CLIPSEARCH_DEBUG"))
+    try:
+        result: Any = cli.main(
+            args=arguments,
+            prog_name="clipsearch",
+            standalone_mode=False,
+            default_map=default_map(),
+        )
+        sys.stdout.flush()
+        return result if isinstance(result, int) else FOUND
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except click.ClickException as error:
+        error.show()
+        return ERROR
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("Interrupted.", err=True)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader has had enough, as with `| head -1`: that is no failure. Whatever Python
+        # would still flush at exit must not complain either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FOUND
+    except ClipsearchError as error:
+        if debug:
+            raise
+        click.echo(f"Error: {error}", err=True)
+        return ERROR
+    except Exception as error:
+        if debug:
+            raise
+        click.echo(
+            f"Error: {type(error).__name__}: {_one_line(error)}\n"
+            "This was not expected. CLIPSEARCH_DEBUG=1 shows where it happened.",
+            err=True,
+        )
+        return ERROR

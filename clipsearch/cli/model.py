@@ -1,0 +1,101 @@
+"""``clipsearch model``: list, get, path."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import click
+
+from clipsearch.cli import FOUND, NOTHING_FOUND
+from clipsearch.cli.output import human_bytes, json_line, on_terminal, table, write_bytes
+from clipsearch.cli.settings import offline
+from clipsearch.errors import ModelNotHereError
+
+
+@click.group()
+def model() -> None:
+    """List the models, fetch one, show where it is."""
+
+
+def _number(value: float | None, text: str) -> str:
+    return "-" if value is None else text.format(value)
+
+
+@model.command("list")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def list_models(as_json: bool) -> int:
+    """Show the recommended models: accuracy, speed, size, licence, and whether they are here.
+
+    Besides these, any open_clip name (MODEL/PRETRAINED), hf-hub:ORG/NAME, well-known Hugging
+    Face id, or folder with open_clip_config.json and safetensors weights will do.
+    """
+    from clipsearch.presets import PRESETS, weights_here
+
+    here = {preset.name: weights_here(preset.model) for preset in PRESETS}
+    if as_json:
+        for preset in PRESETS:
+            place = here[preset.name]
+            document = dataclasses.asdict(preset)
+            write_bytes(json_line({**document, "here": None if place is None else str(place)}))
+        return FOUND
+    rows = [
+        (
+            preset.name,
+            preset.model,
+            _number(preset.imagenet_top1, "{:.1f} %"),
+            _number(preset.cpu_images_per_second, "{:g}/s"),
+            human_bytes(preset.download_mb * 1e6) if preset.download_mb else "built in",
+            preset.licence,
+            "yes" if here[preset.name] else "no",
+        )
+        for preset in PRESETS
+    ]
+    click.echo(
+        table(
+            ("name", "model", "ImageNet", "images (CPU)", "download", "licence", "here"),
+            rows,
+            "  rrr",
+        )
+    )
+    if on_terminal():
+        click.echo()
+        click.echo(table(("", ""), [(preset.name, preset.note) for preset in PRESETS]).lstrip())
+        click.echo(
+            "\nImageNet: published zero-shot top-1. images (CPU): measured, encoder alone, float32 "
+            "on two cores.\nFetch one with: clipsearch model get NAME"
+        )
+    return FOUND
+
+
+@model.command("get")
+@click.argument("name")
+def get_model(name: str) -> int:
+    """Fetch the weights of the model NAME, so that it works without a network from then on."""
+    from clipsearch.presets import resolve_model_name, weights_here
+
+    canonical = resolve_model_name(name)
+    if offline() and weights_here(canonical) is None:
+        raise ModelNotHereError(
+            f"{canonical} is not on this machine and CLIPSEARCH_OFFLINE forbids fetching it: "
+            "unset it, or use --model mini"
+        )
+    from clipsearch.open_clip_encoder import fetch_model
+
+    click.echo(f"Getting {canonical}; it loads once to be sure.", err=True)
+    click.echo(str(fetch_model(canonical)))
+    return FOUND
+
+
+@model.command("path")
+@click.argument("name")
+def model_path(name: str) -> int:
+    """Print where the weights of the model NAME are on this machine; exit 1 when nowhere."""
+    from clipsearch.presets import not_here_message, resolve_model_name, weights_here
+
+    canonical = resolve_model_name(name)
+    place = weights_here(canonical)
+    if place is None:
+        click.echo(not_here_message(canonical), err=True)
+        return NOTHING_FOUND
+    click.echo(str(place))
+    return FOUND

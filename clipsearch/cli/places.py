@@ -1,0 +1,80 @@
+"""Which index a command means when none is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from clipsearch.errors import IndexNotFoundError, OptionError
+from clipsearch.manifest import MANIFEST_NAME
+
+
+def user_index() -> Path:
+    """The index in the user's data folder."""
+    import platformdirs
+
+    return Path(platformdirs.user_data_dir("clipsearch", appauthor=False), "photos.index")
+
+
+def nearest_index(start: Path) -> Path | None:
+    """The ``*.index`` folder in ``start`` or the nearest folder above it.
+
+    OptionError when that folder holds several.
+    """
+    for folder in (start, *start.parents):
+        try:
+            found = sorted(
+                path for path in folder.glob("*.index") if (path / MANIFEST_NAME).is_file()
+            )
+        except OSError:
+            continue
+        if len(found) > 1:
+            names = ", ".join(path.name for path in found)
+            raise OptionError(f"several indexes in {folder} ({names}): name one with --index")
+        if found:
+            return found[0]
+    return None
+
+
+def existing_index(named: str | None) -> Path:
+    """The index to ask: the one named, else the nearest, else the user's own."""
+    if named is not None:
+        return Path(named)
+    place = nearest_index(Path.cwd()) or user_index()
+    if not (place / MANIFEST_NAME).is_file():
+        raise IndexNotFoundError(
+            "no index here: make one with 'clipsearch index FOLDER', or name one with --index"
+        )
+    return place
+
+
+def index_to_write(named: str | None) -> Path:
+    """The index to add to: the one named, else the nearest, else the user's own."""
+    if named is not None:
+        return Path(named)
+    return nearest_index(Path.cwd()) or user_index()
+
+
+index_option = click.option(
+    "--index",
+    "index_path",
+    metavar="INDEX",
+    envvar="CLIPSEARCH_INDEX",
+    type=click.Path(path_type=str),
+    help="The index folder. Without it: the nearest *.index folder from here upwards, else "
+    "one in your data folder.",
+)
+
+device_option = click.option(
+    "--device",
+    metavar="DEVICE",
+    envvar="CLIPSEARCH_DEVICE",
+    help="cpu, cuda, cuda:1 or mps. Without it: the fastest there is.",
+)
+
+moved_model_option = click.option(
+    "--model",
+    metavar="FOLDER",
+    help="Where the index's own model folder is now, if it has moved since.",
+)

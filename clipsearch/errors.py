@@ -1,0 +1,96 @@
+"""Every error clipsearch raises on purpose.
+
+A message is one line (or two): what was expected, what came, what to do. Only the command
+line turns them into exit codes; a library user catches ``ClipsearchError``.
+
+    ClipsearchError
+    ├── SourceError          a folder of photos that is missing, empty or not a folder
+    ├── ImageError           one image that cannot be taken; carries a machine-readable reason
+    ├── IndexNotFoundError   no index where one was expected
+    ├── IndexFormatError     an index that is damaged, foreign or of a newer format
+    ├── IndexLockedError     another process is writing to this index
+    ├── ModelError
+    │   ├── UnknownModelError     no encoder has this name
+    │   ├── ModelNotHereError     a known encoder whose weights are not on this machine
+    │   ├── ModelNotChosenError   no model was named and none can be picked honestly
+    │   └── ModelLoadError        a model folder or file that cannot be loaded
+    ├── SpaceMismatchError   vectors of two different embedding spaces would have met
+    ├── QueryError           a query that cannot be answered: empty, wrong size, not finite
+    ├── LabelError           a label set or template that cannot be used
+    ├── OptionError          a setting that makes no sense; names what is allowed
+    └── MissingExtraError    an optional dependency is needed; prints its install line
+"""
+
+from __future__ import annotations
+
+
+class ClipsearchError(Exception):
+    """Base of all errors raised on purpose; ``str(error)`` is fit for a person to read."""
+
+
+class SourceError(ClipsearchError):
+    """A source of photos is missing, empty or not a folder."""
+
+
+class ImageError(ClipsearchError):
+    """One image cannot be taken.
+
+    ``reason`` is one of ``corrupt``, ``truncated``, ``unsupported``, ``too_large``,
+    ``unreadable``, ``vanished``, ``empty``.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class IndexNotFoundError(ClipsearchError):
+    """There is no index at the given place."""
+
+
+class IndexFormatError(ClipsearchError):
+    """The index is damaged, foreign, or written by a newer version."""
+
+
+class IndexLockedError(ClipsearchError):
+    """Another process is writing to this index."""
+
+
+class ModelError(ClipsearchError):
+    """Base of the errors about encoders."""
+
+
+class UnknownModelError(ModelError):
+    """No encoder has this name."""
+
+
+class ModelNotHereError(ModelError):
+    """The encoder is known but its weights are not on this machine."""
+
+
+class ModelNotChosenError(ModelError):
+    """No model was named and none is on this machine, so somebody has to choose."""
+
+
+class ModelLoadError(ModelError):
+    """A model's folder or file cannot be loaded."""
+
+
+class SpaceMismatchError(ClipsearchError):
+    """Vectors of two different embedding spaces would have met."""
+
+
+class QueryError(ClipsearchError):
+    """A query is empty, of the wrong size, or not finite."""
+
+
+class LabelError(ClipsearchError):
+    """A label set or a template cannot be used."""
+
+
+class OptionError(ClipsearchError):
+    """A setting makes no sense."""
+
+
+class MissingExtraError(ClipsearchError):
+    """An optional dependency is needed."""

@@ -1,0 +1,400 @@
+"""``ImageIndex``: what a user opens to search and classify a collection.
+
+Everything here works on stored vectors. An image file is opened only when it is itself the
+query and is not in the index.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from clipsearch.encoder import Encoder, Float32, Space, load_encoder
+from clipsearch.errors import IndexFormatError, QueryError, SpaceMismatchError
+from clipsearch.manifest import FORMAT_VERSION, Manifest, read_manifest
+from clipsearch.paths import PathTable
+from clipsearch.prompts import check_labels, class_vectors
+from clipsearch.query import Term, combine, text_term, vector_term
+from clipsearch.records import Classification, Hit, Hits, IndexStatus
+from clipsearch.scoring import ScoredBlock, score_blocks
+from clipsearch.shards import DELETED_SCHEMA, IMAGE_SCHEMA, Int64, read_tables
+from clipsearch.store import LocalStore
+from clipsearch.text_vectors import TextVectorCache, TextVectors, default_cache_path
+from clipsearch.thumbnails import read_thumbnail
+from clipsearch.vector_search import VectorSearch
+from clipsearch.vectors import VectorCache, Vectors
+
+ImagePath = str | os.PathLike[str]
+
+
+def cache_folder(index: Path) -> Path:
+    """The cache folder inside an index."""
+    return index / "cache"
+
+
+def user_cache_folder(index_uuid: str) -> Path:
+    """Where the cache of a read-only index goes instead."""
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("clipsearch", appauthor=False), "indexes", index_uuid)
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One generation of an index, opened. Threads may share it; it never changes."""
+
+    manifest: Manifest
+    space: Space
+    cache: Path
+    vectors: Vectors
+    search: VectorSearch
+    store: LocalStore
+
+    @functools.cached_property
+    def paths(self) -> PathTable:
+        """The paths table, read when it is first asked for."""
+        return PathTable(self.store, self.manifest)
+
+    @functools.cached_property
+    def hashes(self) -> dict[bytes, int]:
+        """Content hash to id, read when it is first asked for."""
+        table = read_tables(self.store, self.manifest.images, IMAGE_SCHEMA, ["id", "sha256"])
+        return dict(
+            zip(table.column("sha256").to_pylist(), table.column("id").to_pylist(), strict=True)
+        )
+
+
+def _open_generation(index: Path) -> Generation:
+    store = LocalStore(index)
+    manifest = read_manifest(store, str(index))
+    if manifest.default_space is None:
+        raise IndexFormatError(
+            f"the index at {index} holds no images yet: add some with "
+            f"'clipsearch index FOLDER --index {index}'"
+        )
+    if manifest.default_space not in manifest.spaces:
+        raise IndexFormatError(f"the index at {index} names a space that it does not hold")
+    space = manifest.spaces[manifest.default_space]
+    deleted_refs = [manifest.deleted] if manifest.deleted else []
+    deleted = np.sort(read_tables(store, deleted_refs, DELETED_SCHEMA).column("id").to_numpy())
+    cache = cache_folder(index)
+    vector_cache = VectorCache(cache, manifest, manifest.default_space)
+    if not vector_cache.covers_all():
+        if not os.access(index, os.W_OK):
+            cache = user_cache_folder(manifest.uuid)
+            vector_cache = VectorCache(cache, manifest, manifest.default_space)
+        # The tail that a writer has just committed is read from its shards; a cache that is
+        # gone, foreign or elsewhere is made anew.
+        if not vector_cache.usable():
+            # Without room or the right to write, the shards answer, more slowly.
+            with contextlib.suppress(OSError):
+                vector_cache.build(store)
+    vectors = vector_cache.open(store, deleted)
+    search = VectorSearch(vectors, cache, manifest, manifest.default_space)
+    return Generation(manifest, space, cache, vectors, search, store)
+
+
+@dataclass
+class ImageIndex:
+    """An index opened for questions. One object may serve many threads.
+
+    path : the index folder. model : where its model is now, for a model folder that moved;
+    its fingerprint must match. device : see ``load_encoder``. text_cache : the SQLite file of
+    text vectors; None is the user's own, shared by all indexes of the space.
+    """
+
+    path: Path
+    model: str | None = None
+    device: str | None = None
+    text_cache: Path | None = None
+    _generation: Generation = field(init=False, repr=False)
+    _lock: threading.Lock = field(init=False, repr=False, default_factory=threading.Lock)
+    _loaded: Encoder | None = field(init=False, repr=False, default=None)
+
+    def __post_init__(self) -> None:
+        self.path = Path(self.path)
+        self._generation = _open_generation(self.path)
+
+    def __len__(self) -> int:
+        """How many images can be found."""
+        return len(self._generation.vectors)
+
+    @property
+    def space(self) -> Space:
+        """The embedding space that questions are answered in."""
+        return self._generation.space
+
+    @property
+    def generation(self) -> int:
+        """The generation of the index that is open."""
+        return self._generation.manifest.generation
+
+    def refresh(self) -> bool:
+        """Open what was committed since; True when there was something new."""
+        fresh = read_manifest(self._generation.store, str(self.path))
+        if fresh.generation == self._generation.manifest.generation:
+            return False
+        self._generation = _open_generation(self.path)
+        return True
+
+    # -- encoding queries ---------------------------------------------------------------
+
+    def encoder(self) -> Encoder:
+        """The encoder of this index's space, loaded once. Never touches a network.
+
+        Raises SpaceMismatchError when the model found is not the one the index was made with.
+        """
+        with self._lock:
+            if self._loaded is None:
+                loaded = load_encoder(self.model or self.space.model, device=self.device)
+                if loaded.space.fingerprint != self.space.fingerprint:
+                    raise SpaceMismatchError(
+                        f"the index was made with {self.space.model} ({self.space.id}), but "
+                        f"{self.model or self.space.model} is now {loaded.space.id}: use the "
+                        "model of the index, or make another index"
+                    )
+                self._loaded = loaded
+            return self._loaded
+
+    def text_vectors(self) -> TextVectors:
+        """What turns texts into vectors, remembered ones first."""
+        place = self.text_cache or default_cache_path(self.space.fingerprint)
+        return TextVectors(self.space, self.encoder, TextVectorCache(place))
+
+    def _image_term(self, image: ImagePath) -> tuple[Term, int | None]:
+        """The term of an image file, and its id when its content is in the index."""
+        from clipsearch.images import read_image
+
+        path = Path(os.path.abspath(image))
+        state = self._generation
+        # The photo may be on a disk that is unplugged; its vector is here all the same.
+        here = path.is_file()
+        known = state.hashes.get(_sha256_of(path)) if here else state.paths.id_at(path)
+        if known is not None:
+            found, rows = state.vectors.take([known])
+            if len(found):
+                return vector_term(rows[0], self.space.dim), known
+        decoded = read_image(path, self.space.geometry, thumbnail_side=None)
+        return Term(self.encoder().encode_images(decoded.pixels[None])[0]), None
+
+    # -- questions ----------------------------------------------------------------------
+
+    def search(
+        self,
+        text: str | None = None,
+        *,
+        image: ImagePath | None = None,
+        vector: Sequence[float] | Float32 | None = None,
+        k: int = 10,
+        min_score: float | None = None,
+        exact: bool = False,
+    ) -> Hits:
+        """The k images nearest to some words, an image file, a vector, or their sum.
+
+        vector : (dim,) numbers in this index's space. min_score : leave out lower scores.
+        exact : scan every vector even where an approximate index could answer.
+
+        Raises QueryError, ImageError, and the errors of ``load_encoder``.
+        """
+        terms: list[Term] = []
+        if text is not None:
+            terms.append(text_term(text, self.text_vectors().encode))
+        if image is not None:
+            terms.append(self._image_term(image)[0])
+        if vector is not None:
+            terms.append(vector_term(vector, self.space.dim))
+        return self._nearest(combine(terms), k, min_score, exact, without=None)
+
+    def similar(
+        self,
+        image: ImagePath | int,
+        *,
+        k: int = 10,
+        min_score: float | None = None,
+        exact: bool = False,
+    ) -> Hits:
+        """The k images most like an image file or the indexed image of this id, itself left
+        out.
+
+        Raises QueryError for an id that is not in the index, ImageError, and the errors of
+        ``load_encoder`` when the file is not in the index and has to be encoded.
+        """
+        if isinstance(image, int):
+            found, rows = self._generation.vectors.take([image])
+            if not len(found):
+                raise QueryError(f"there is no image {image} in {self.path}")
+            return self._nearest(
+                vector_term(rows[0], self.space.dim).vector, k, min_score, exact, without=image
+            )
+        term, known = self._image_term(image)
+        return self._nearest(term.vector, k, min_score, exact, without=known)
+
+    def _nearest(
+        self,
+        query: Float32,
+        k: int,
+        min_score: float | None,
+        exact: bool,
+        without: int | None,
+    ) -> Hits:
+        if k < 1:
+            raise QueryError(f"k must be 1 or more, got {k}")
+        state = self._generation
+        asked = k + (without is not None)
+        scores, ids = state.search.search(query[None], asked, exact=exact)
+        hits: list[Hit] = []
+        for score, image_id in zip(scores[0].tolist(), ids[0].tolist(), strict=True):
+            if image_id < 0 or image_id == without or len(hits) == k:
+                continue
+            if min_score is not None and score < min_score:
+                continue
+            places = state.paths.places(image_id)
+            if not places:
+                continue
+            hits.append(
+                Hit(
+                    id=image_id,
+                    path=places[0].path,
+                    score=score,
+                    cosine=score,
+                    copies=tuple(place.path for place in places[1:]),
+                    missing=places[0].missing,
+                )
+            )
+        return Hits(tuple(hits), "exact" if exact else state.search.kind, len(state.vectors))
+
+    def class_vectors(
+        self, labels: Sequence[str], templates: str = "simple", context: str | None = None
+    ) -> tuple[Float32, TextVectors]:
+        """The (C, dim) class vectors of a label set, and the source that counted how many
+        prompts it had to encode."""
+        texts = self.text_vectors()
+        return class_vectors(labels, texts, templates, context), texts
+
+    def score(self, classes: Float32, top: int = 1) -> Iterator[ScoredBlock]:
+        """Stream the best ``top`` of (C, dim) class vectors for every image, in order of id."""
+        return score_blocks(self._generation.vectors.blocks(), classes, self.space.logit_scale, top)
+
+    def classify(
+        self,
+        labels: Sequence[str],
+        *,
+        templates: str = "simple",
+        context: str | None = None,
+        top: int = 1,
+    ) -> Classification:
+        """Give every image its best label, from stored vectors alone.
+
+        labels : the label set, at least one, no two alike.
+        templates : "simple" (7), "openai" (80), "none", a file of templates, or one template
+            with {} in it. context : added to every label, such as "a type of pet".
+        top : how many labels to keep for each image.
+
+        Raises LabelError and the errors of ``load_encoder``.
+        """
+        names = check_labels(labels)
+        top = max(1, min(top, len(names)))
+        classes, texts = self.class_vectors(names, templates, context)
+        begin = time.perf_counter()
+        blocks = list(self.score(classes, top))
+        seconds = time.perf_counter() - begin
+        empty = ScoredBlock(
+            ids=np.empty(0, np.int64),
+            labels=np.empty((0, top), np.int32),
+            scores=np.empty((0, top), np.float32),
+            probabilities=np.empty((0, top), np.float32),
+            margins=np.empty(0, np.float32),
+            runners_up=np.empty(0, np.int32),
+        )
+        columns = {
+            name: np.concatenate([getattr(block, name) for block in [empty, *blocks]])
+            for name in ("ids", "labels", "scores", "probabilities", "margins", "runners_up")
+        }
+        return Classification(
+            label_names=tuple(names),
+            seconds=seconds,
+            texts_encoded=texts.total.encoded,
+            texts_cached=texts.total.cached,
+            **columns,
+        )
+
+    # -- looking things up --------------------------------------------------------------
+
+    def vectors_of(self, ids: Sequence[int] | Int64) -> tuple[Int64, Float32]:
+        """The rising (m,) ids of ``ids`` that are here, and their (m, dim) float32 rows."""
+        return self._generation.vectors.take(ids)
+
+    def paths(self) -> PathTable:
+        """Where every image is."""
+        return self._generation.paths
+
+    def thumbnail(self, image_id: int) -> bytes | None:
+        """The WebP thumbnail made while indexing, None when the cache has lost it."""
+        for cache in (cache_folder(self.path), self._generation.cache):
+            data = read_thumbnail(cache, self._generation.manifest, image_id)
+            if data is not None:
+                return data
+        return None
+
+    def status(self) -> IndexStatus:
+        """Counts, sizes, model and freshness."""
+        state = self._generation
+        manifest = state.manifest
+        caches = {cache_folder(self.path), state.cache}
+        return IndexStatus(
+            path=str(self.path),
+            uuid=manifest.uuid,
+            generation=manifest.generation,
+            format_version=FORMAT_VERSION,
+            created_at=manifest.created_at,
+            updated_at=manifest.updated_at,
+            images=len(self),
+            files_present=state.paths.present,
+            files_missing=state.paths.missing,
+            copies=state.paths.copies,
+            skipped=manifest.skipped.rows if manifest.skipped else 0,
+            model=state.space.model,
+            space=state.space.id,
+            dim=state.space.dim,
+            roots=tuple(
+                {"path": root.path, "scanned_at": root.scanned_at} for root in manifest.roots
+            ),
+            truth_bytes=sum(ref.bytes for ref in manifest.files()),
+            cache_bytes=sum(
+                file.stat().st_size
+                for cache in caches
+                if cache.is_dir()
+                for file in cache.rglob("*")
+                if file.is_file()
+            ),
+            search_kind=state.search.kind,
+        )
+
+
+def _sha256_of(path: Path) -> bytes:
+    import hashlib
+
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
+
+
+def open_index(
+    path: ImagePath,
+    *,
+    model: str | None = None,
+    device: str | None = None,
+    text_cache: Path | None = None,
+) -> ImageIndex:
+    """Open an index for questions; see ``ImageIndex``.
+
+    Raises IndexNotFoundError when there is none, IndexFormatError when it is damaged.
+    """
+    return ImageIndex(Path(path), model=model, device=device, text_cache=text_cache)

@@ -1,0 +1,343 @@
+"""Names of encoders: the recommended few, aliases of well-known ids, and what is on this machine.
+
+Imports neither torch nor open_clip, so ``--help`` and ``model list`` stay quick, and touches no
+network: "here" means a file in a folder or in the Hugging Face cache.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from clipsearch.errors import ModelLoadError, ModelNotChosenError, UnknownModelError
+
+BUILT_IN = "mini"
+RECOMMENDED = "balanced"
+HUB_PREFIX = "hf-hub:"
+FOLDER_PREFIX = "local-dir:"
+CONFIG_FILE = "open_clip_config.json"
+HUB_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+_BUILT_IN_FOLDER = Path(__file__).parent / "models" / BUILT_IN
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One recommended encoder.
+
+    model : the name ``load_encoder`` takes. hub_repo : where its weights are, None if built in.
+    dim : length of a vector. image_size : pixels of a side.
+    download_mb : size of the weights (and of the tokenizer where it is extra), 10**6 bytes.
+    imagenet_top1 : published zero-shot top-1 in percent, None where none is published.
+    cpu_images_per_second : image tower alone, float32, two Xeon cores, None where not measured.
+    text_repo : a second repository that holds the tokenizer; it needs ``transformers``.
+    """
+
+    name: str
+    model: str
+    licence: str
+    hub_repo: str | None
+    dim: int
+    image_size: int
+    download_mb: float
+    imagenet_top1: float | None
+    cpu_images_per_second: float | None
+    note: str
+    text_repo: str | None = None
+
+
+# Top-1 figures: open_clip's docs/openclip_results.csv. Speeds: medians, measured with open_clip 3.3
+# and random weights where the real ones were not at hand; multilingual has the tower of fast.
+PRESETS = (
+    Preset(
+        name="fast",
+        model="ViT-B-32/datacomp_xl_s13b_b90k",
+        licence="MIT",
+        hub_repo="laion/CLIP-ViT-B-32-DataComp.XL-s13B-b90K",
+        dim=512,
+        image_size=224,
+        download_mb=605,
+        imagenet_top1=69.2,
+        cpu_images_per_second=23,
+        note="a third faster than balanced, less accurate",
+    ),
+    Preset(
+        name="balanced",
+        model="ViT-B-32-256/datacomp_s34b_b86k",
+        licence="MIT",
+        hub_repo="laion/CLIP-ViT-B-32-256x256-DataComp-s34B-b86K",
+        dim=512,
+        image_size=256,
+        download_mb=605,
+        imagenet_top1=72.8,
+        cpu_images_per_second=18,
+        note="recommended: good answers on an ordinary computer",
+    ),
+    Preset(
+        name="best",
+        model="ViT-L-14/datacomp_xl_s13b_b90k",
+        licence="MIT",
+        hub_repo="laion/CLIP-ViT-L-14-DataComp.XL-s13B-b90K",
+        dim=768,
+        image_size=224,
+        download_mb=1711,
+        imagenet_top1=79.2,
+        cpu_images_per_second=1.2,
+        note="most accurate; wants a GPU or patience",
+    ),
+    Preset(
+        name="multilingual",
+        model="xlm-roberta-base-ViT-B-32/laion5b_s13b_b90k",
+        licence="MIT",
+        hub_repo="laion/CLIP-ViT-B-32-xlm-roberta-base-laion5B-s13B-b90k",
+        dim=512,
+        image_size=224,
+        download_mb=1480,
+        imagenet_top1=62.4,
+        cpu_images_per_second=23,
+        note='about 100 languages; needs pip install "clipsearch[multilingual]"',
+        text_repo="xlm-roberta-base",
+    ),
+    Preset(
+        name=BUILT_IN,
+        model=BUILT_IN,
+        licence="Apache-2.0",
+        hub_repo=None,
+        dim=256,
+        image_size=96,
+        download_mb=0,
+        imagenet_top1=None,
+        cpu_images_per_second=1100,
+        note=(
+            "built in; for trying out, tests and machines without a network: 55 % on CIFAR-10, "
+            "20 % on real photos of 200 classes"
+        ),
+    ),
+)
+
+# OpenAI's weights were trained with QuickGELU. The plain architectures load them without a word
+# and give wrong vectors, so every way to ask for them ends at the QuickGELU architecture.
+_ALIASES = {
+    "openai/clip-vit-base-patch32": "ViT-B-32-quickgelu/openai",
+    "openai/clip-vit-base-patch16": "ViT-B-16-quickgelu/openai",
+    "openai/clip-vit-large-patch14": "ViT-L-14-quickgelu/openai",
+    "openai/clip-vit-large-patch14-336": "ViT-L-14-336-quickgelu/openai",
+    # Google's own repositories hold no open_clip config; open_clip names the same weights.
+    "google/siglip-base-patch16-224": "ViT-B-16-SigLIP/webli",
+    "google/siglip-base-patch16-256": "ViT-B-16-SigLIP-256/webli",
+    "google/siglip-base-patch16-384": "ViT-B-16-SigLIP-384/webli",
+    "google/siglip-base-patch16-512": "ViT-B-16-SigLIP-512/webli",
+    "google/siglip-large-patch16-256": "ViT-L-16-SigLIP-256/webli",
+    "google/siglip-large-patch16-384": "ViT-L-16-SigLIP-384/webli",
+    "google/siglip-so400m-patch14-224": "ViT-SO400M-14-SigLIP/webli",
+    "google/siglip-so400m-patch14-384": "ViT-SO400M-14-SigLIP-384/webli",
+    "google/siglip2-base-patch32-256": "ViT-B-32-SigLIP2-256/webli",
+    "google/siglip2-base-patch16-224": "ViT-B-16-SigLIP2/webli",
+    "google/siglip2-base-patch16-256": "ViT-B-16-SigLIP2-256/webli",
+    "google/siglip2-large-patch16-256": "ViT-L-16-SigLIP2-256/webli",
+    "google/siglip2-so400m-patch14-224": "ViT-SO400M-14-SigLIP2/webli",
+    "google/siglip2-so400m-patch16-256": "ViT-SO400M-16-SigLIP2-256/webli",
+    # The presets by their repository: one name, so one entry in every cache.
+    **{preset.hub_repo.lower(): preset.model for preset in PRESETS if preset.hub_repo},
+}
+_HUB_OWNERS = frozenset({"apple", "facebook", "google", "laion", "openai", "timm", "ucsc-vlaa"})
+
+
+def find_preset(name: str) -> Preset | None:
+    """The preset with this name or model name, or None."""
+    return next((p for p in PRESETS if name in (p.name, p.model)), None)
+
+
+def resolve_model_name(text: str) -> str:
+    """The canonical name of what ``text`` means.
+
+    Takes a preset, an alias, "MODEL/PRETRAINED", "hf-hub:ORG/NAME" or a folder ("local-dir:" may
+    stand before it). Returns "mini", "MODEL/PRETRAINED", "hf-hub:ORG/NAME" or the absolute path
+    of a folder. Whether a pretrained tag exists shows only when it is loaded.
+
+    Raises UnknownModelError for a name nobody knows, ModelLoadError for a path without a model.
+    """
+    name = text.strip()
+    if name.startswith(FOLDER_PREFIX):
+        return _folder_name(name.removeprefix(FOLDER_PREFIX))
+    preset = find_preset(name.lower()) or find_preset(name)
+    if preset is not None:
+        return preset.model
+    repo = name.removeprefix(HUB_PREFIX)
+    if repo.lower() in _ALIASES:
+        return _ALIASES[repo.lower()]
+    if name.startswith(HUB_PREFIX):
+        if re.fullmatch(r"[\w.-]+/[\w.-]+", repo) is None:
+            raise UnknownModelError(f"expected hf-hub:ORG/NAME, got {text!r}")
+        return name
+    if _looks_like_path(name) or (Path(name).expanduser() / CONFIG_FILE).is_file():
+        return _folder_name(name)
+    architecture, slash, tag = name.partition("/")
+    if slash and tag and architecture.lower() in _HUB_OWNERS and "/" not in tag:
+        return HUB_PREFIX + name
+    if slash and tag and "/" not in tag and architecture in _architectures():
+        return _with_quick_gelu(architecture, tag)
+    if name and Path(name).is_dir():
+        return _folder_name(name)
+    raise UnknownModelError(_unknown(text, architecture))
+
+
+def folder_of(model: str) -> Path | None:
+    """The folder of the built-in encoder or of a folder's canonical name, else None."""
+    if model == BUILT_IN:
+        return _BUILT_IN_FOLDER
+    return Path(model) if Path(model).is_absolute() else None
+
+
+def weights_in_folder(folder: Path) -> Path | None:
+    """The weights file open_clip would take from a model folder, safetensors first, or None."""
+    for name in (HUB_WEIGHTS[0], "open_clip_pytorch_model.safetensors", HUB_WEIGHTS[1]):
+        if (folder / name).is_file():
+            return folder / name
+    for pattern in ("*.safetensors", "*.bin", "*.pth", "*.pt"):
+        found = sorted(folder.glob(pattern))
+        if found:
+            return found[0]
+    return None
+
+
+def hub_source(model: str) -> tuple[str, tuple[str, ...]] | None:
+    """The hub repository of a canonical name and the file names to try, or None.
+
+    Knows presets and ``hf-hub:`` names by heart; any other name needs open_clip's table, and
+    with it the import of torch (2 to 4 s).
+    """
+    preset = find_preset(model)
+    if preset is not None:
+        return (preset.hub_repo, HUB_WEIGHTS) if preset.hub_repo else None
+    if model.startswith(HUB_PREFIX):
+        return model.removeprefix(HUB_PREFIX), HUB_WEIGHTS
+    if folder_of(model) is not None:
+        return None
+    from open_clip.pretrained import get_pretrained_cfg
+
+    where = str(get_pretrained_cfg(*model.split("/", 1)).get("hf_hub", ""))
+    repo, _, file = where.rpartition("/")
+    if not repo:
+        return None
+    safe = re.sub(r"\.(bin|pth)$", ".safetensors", file)
+    return repo, (HUB_WEIGHTS if not file else (safe, file))
+
+
+def cached_hub_file(repo: str, names: Sequence[str]) -> Path | None:
+    """The first of ``names`` that is in the Hugging Face cache for ``repo``, or None."""
+    from huggingface_hub import try_to_load_from_cache
+
+    for name in names:
+        found = try_to_load_from_cache(repo, name)
+        if isinstance(found, str) and os.path.exists(found):
+            return Path(found)
+    return None
+
+
+def weights_here(model: str) -> Path | None:
+    """The weights file of ``model`` if everything to load it is on this machine, else None.
+
+    Takes what ``resolve_model_name`` takes and raises what it raises. No network.
+    """
+    name = resolve_model_name(model)
+    folder = folder_of(name)
+    if folder is not None:
+        return weights_in_folder(folder)
+    source = hub_source(name)
+    if source is None:
+        return None
+    weights = cached_hub_file(*source)
+    if name.startswith(HUB_PREFIX) and cached_hub_file(source[0], (CONFIG_FILE,)) is None:
+        return None
+    preset = find_preset(name)
+    text_repo = preset.text_repo if preset is not None else None
+    if text_repo is not None and not all(
+        cached_hub_file(text_repo, (file,)) for file in ("config.json", "tokenizer.json")
+    ):
+        return None
+    return weights
+
+
+def choose_model() -> str:
+    """The name of the encoder to use when none was named.
+
+    The recommended preset if its weights are here, else another preset whose weights are here.
+    The built-in encoder is never chosen: its answers would pass for those of a real one.
+
+    Raises ModelNotChosenError, whose two lines name both ways out.
+    """
+    recommended = next(p for p in PRESETS if p.name == RECOMMENDED)
+    for preset in (recommended, *PRESETS):
+        if preset.name == BUILT_IN:
+            continue
+        if preset.text_repo is not None and importlib.util.find_spec("transformers") is None:
+            continue
+        if weights_here(preset.model) is not None:
+            return preset.model
+    raise ModelNotChosenError(
+        f"no model is on this machine: fetch the recommended one with "
+        f"`clipsearch model get {recommended.name}` ({recommended.download_mb:.0f} MB),\n"
+        f"or try things out with the small built-in one: `--model {BUILT_IN}`"
+    )
+
+
+def not_here_message(model: str) -> str:
+    """Two lines for a ModelNotHereError: the name, its size if known, and both ways out."""
+    preset = find_preset(model)
+    name = preset.name if preset is not None else model
+    size = f" ({preset.download_mb:.0f} MB)" if preset is not None else ""
+    return (
+        f"the weights of {name!r} are not on this machine: "
+        f"fetch them with `clipsearch model get {name}`{size},\n"
+        f"or try things out with the small built-in model: `--model {BUILT_IN}`"
+    )
+
+
+def _with_quick_gelu(architecture: str, tag: str) -> str:
+    tag = tag.lower().replace("-", "_")  # as open_clip reads it
+    quick = f"{architecture}-quickgelu"
+    if tag == "openai" and quick in _architectures():
+        architecture = quick
+    return f"{architecture}/{tag}"
+
+
+@lru_cache(maxsize=1)
+def _architectures() -> frozenset[str]:
+    # The names of open_clip's config files: its registry without importing it, and so torch.
+    spec = importlib.util.find_spec("open_clip")
+    if spec is None or spec.origin is None:
+        return frozenset()
+    return frozenset(p.stem for p in (Path(spec.origin).parent / "model_configs").glob("*.json"))
+
+
+def _looks_like_path(name: str) -> bool:
+    return name.startswith(("/", "./", "../", "~", "\\", ".\\", "..\\")) or (
+        name in (".", "..") or re.match(r"[A-Za-z]:[\\/]", name) is not None
+    )
+
+
+def _folder_name(text: str) -> str:
+    folder = Path(text).expanduser()
+    if not folder.is_dir():
+        what = "a file" if folder.exists() else "nothing"
+        raise ModelLoadError(f"expected a model folder at {text!r}, found {what} there")
+    return str(folder.resolve())
+
+
+def _unknown(text: str, architecture: str) -> str:
+    names = [p.name for p in PRESETS]
+    close = difflib.get_close_matches(text.strip().lower(), names, n=2, cutoff=0.6)
+    close += difflib.get_close_matches(architecture, sorted(_architectures()), n=3, cutoff=0.5)
+    if architecture in _architectures():
+        return f"{text!r} lacks the name of its weights: expected {architecture}/PRETRAINED"
+    meant = f"; did you mean {', '.join(close)}?" if close else ""
+    return (
+        f"no model is called {text!r}{meant}\n"
+        f"expected one of {', '.join(names)}, MODEL/PRETRAINED, hf-hub:ORG/NAME or a model folder"
+    )

@@ -1,0 +1,154 @@
+"""What queries return: small frozen records and columnar results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from clipsearch.encoder import Float32
+from clipsearch.shards import Int64
+
+Int32 = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One image that answers a query.
+
+    id : the image's id in the index. path : where it is (or was: ``missing``).
+    score : what ranks, higher is better. cosine : cosine to the query vector.
+    copies : the other places of the same content. missing : the last scan did not find it.
+    """
+
+    id: int
+    path: Path
+    score: float
+    cosine: float
+    copies: tuple[Path, ...] = ()
+    missing: bool = False
+
+
+@dataclass(frozen=True)
+class Hits(Sequence[Hit]):
+    """Hits in order of falling score.
+
+    ``kind`` says what searched ("exact" or a FAISS kind), ``searched`` how many images.
+    """
+
+    hits: tuple[Hit, ...]
+    kind: str
+    searched: int
+
+    @overload
+    def __getitem__(self, index: int) -> Hit: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Hit]: ...
+    def __getitem__(self, index: int | slice) -> Hit | Sequence[Hit]:
+        return self.hits[index]
+
+    def __len__(self) -> int:
+        return len(self.hits)
+
+    def __iter__(self) -> Iterator[Hit]:
+        return iter(self.hits)
+
+
+@dataclass(frozen=True)
+class LabelSummary:
+    """How often a label won: ``share`` is ``count`` over all images; ``example_id`` is the
+    image it won with the highest probability, None when it never won."""
+
+    label: str
+    count: int
+    share: float
+    example_id: int | None
+    example_probability: float | None
+
+
+@dataclass(frozen=True)
+class Classification:
+    """One label (or the best few) for every image, as columns.
+
+    label_names : the C labels, in the order asked.
+    ids : (n,) int64, rising.
+    labels : (n, top) int32, positions in ``label_names``, best first.
+    scores : (n, top) float32, cosine of image and class vector.
+    probabilities : (n, top) float32, softmax over all C labels at the model's logit scale.
+    margins : (n,) float32, best score less the runner-up's; nan with a single label.
+    runners_up : (n,) int32, position of the second label; -1 with a single label.
+    seconds : time the scoring took. texts_encoded, texts_cached : prompts that took the
+        encoder, and prompts that were remembered.
+    """
+
+    label_names: tuple[str, ...]
+    ids: Int64
+    labels: Int32
+    scores: Float32
+    probabilities: Float32
+    margins: Float32
+    runners_up: Int32
+    seconds: float = 0.0
+    texts_encoded: int = 0
+    texts_cached: int = 0
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def label_of(self, image_id: int) -> str:
+        """The label of one image; KeyError when the image was not classified."""
+        row = int(np.searchsorted(self.ids, image_id))
+        if row == len(self.ids) or self.ids[row] != image_id:
+            raise KeyError(image_id)
+        return self.label_names[int(self.labels[row, 0])]
+
+    def summary(self) -> list[LabelSummary]:
+        """Count, share and best example of every label, most frequent first."""
+        winners = self.labels[:, 0]
+        counts = np.bincount(winners, minlength=len(self.label_names))
+        # Written in order of rising probability, the last one written is the best. The order
+        # is stable over reversed rows, so that among equals the lowest id stays.
+        order = np.argsort(self.probabilities[::-1, 0], kind="stable")
+        best_row = np.full(len(self.label_names), -1, np.int64)
+        best_row[winners[::-1][order]] = len(self.ids) - 1 - order
+        rows: list[LabelSummary] = []
+        for position in np.argsort(-counts, kind="stable"):
+            row = int(best_row[position])
+            rows.append(
+                LabelSummary(
+                    label=self.label_names[position],
+                    count=int(counts[position]),
+                    share=float(counts[position]) / max(1, len(self.ids)),
+                    example_id=int(self.ids[row]) if row >= 0 else None,
+                    example_probability=float(self.probabilities[row, 0]) if row >= 0 else None,
+                )
+            )
+        return rows
+
+
+@dataclass(frozen=True)
+class IndexStatus:
+    """What an index holds: counts, sizes in bytes, model and freshness."""
+
+    path: str
+    uuid: str
+    generation: int
+    format_version: int
+    created_at: str
+    updated_at: str
+    images: int
+    files_present: int
+    files_missing: int
+    copies: int
+    skipped: int
+    model: str | None
+    space: str | None
+    dim: int | None
+    roots: tuple[dict[str, Any], ...]
+    truth_bytes: int
+    cache_bytes: int
+    search_kind: str

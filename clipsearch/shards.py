@@ -1,0 +1,202 @@
+"""The Parquet files of an index: their schemas, and the only code that reads or writes them.
+
+Every file carries, in its schema metadata, the kind of table it is and the uuid of the index
+it belongs to, so that a file that strayed in from another index can be told.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from clipsearch.encoder import Float32
+from clipsearch.errors import IndexFormatError
+from clipsearch.manifest import FileRef, ShardRef
+from clipsearch.store import Store
+
+Int64 = npt.NDArray[np.int64]
+Float16 = npt.NDArray[np.float16]
+
+_UTC = pa.timestamp("us", tz="UTC")
+
+IMAGE_SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.int64(), nullable=False),
+        pa.field("sha256", pa.binary(32), nullable=False),
+        pa.field("bytes", pa.int64(), nullable=False),
+        pa.field("format", pa.string(), nullable=False),
+        pa.field("width", pa.int32(), nullable=False),  # pixels, as displayed
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("orientation", pa.int8(), nullable=False),  # EXIF, 1 to 8
+        pa.field("frames", pa.int32(), nullable=False),
+        pa.field("taken_at", pa.timestamp("us")),  # wall clock where it was taken
+        pa.field("utc_offset_minutes", pa.int16()),
+        pa.field("taken_at_source", pa.string()),
+        pa.field("lat", pa.float64()),
+        pa.field("lon", pa.float64()),
+        pa.field("altitude", pa.float64()),  # metres
+        pa.field("camera", pa.string()),
+        pa.field("lens", pa.string()),
+        pa.field("keywords", pa.list_(pa.string())),
+        pa.field("description", pa.string()),
+        pa.field("rating", pa.int16()),
+        pa.field("phash", pa.uint64(), nullable=False),
+        pa.field("exif", pa.map_(pa.string(), pa.string())),
+    ]
+)
+"""A row per distinct image content."""
+
+PATH_SCHEMA = pa.schema(
+    [
+        pa.field("root", pa.int32(), nullable=False),
+        pa.field("path", pa.binary(), nullable=False),  # relative to the root, "/" between parts
+        pa.field("name", pa.string(), nullable=False),  # the same, for display
+        pa.field("size", pa.int64(), nullable=False),
+        pa.field("mtime_ns", pa.int64(), nullable=False),
+        pa.field("inode", pa.uint64(), nullable=False),
+        pa.field("id", pa.int64(), nullable=False),
+        pa.field("state", pa.string(), nullable=False),  # present, missing or forgotten
+        pa.field("first_seen", _UTC, nullable=False),
+        pa.field("last_seen", _UTC, nullable=False),  # when a scan last had news of this file
+    ]
+)
+"""Where each content is. A later row for the same root and path supersedes an earlier one."""
+
+SKIPPED_SCHEMA = pa.schema(
+    [
+        pa.field("root", pa.int32(), nullable=False),
+        pa.field("path", pa.binary(), nullable=False),
+        pa.field("name", pa.string(), nullable=False),
+        pa.field("size", pa.int64(), nullable=False),
+        pa.field("mtime_ns", pa.int64(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("message", pa.string(), nullable=False),
+        pa.field("seen_at", _UTC, nullable=False),
+    ]
+)
+"""The images that could not be taken, and why."""
+
+DELETED_SCHEMA = pa.schema([pa.field("id", pa.int64(), nullable=False)])
+"""Tombstones: ids that no longer count."""
+
+
+def embedding_schema(dim: int) -> pa.Schema:
+    """``id`` and ``embedding``: dim little-endian fp16 numbers, a unit vector, as raw bytes.
+
+    A binary column maps; a list column of the same numbers reads ten to twenty times slower.
+    """
+    return pa.schema(
+        [
+            pa.field("id", pa.int64(), nullable=False),
+            pa.field("embedding", pa.binary(2 * dim), nullable=False),
+        ]
+    )
+
+
+def embedding_table(ids: Int64, vectors: Float32) -> pa.Table:
+    """The table of (n,) ids and (n, dim) float32 unit rows, stored as fp16."""
+    dim = vectors.shape[1]
+    data = np.ascontiguousarray(vectors, dtype="<f2")
+    column = pa.FixedSizeBinaryArray.from_buffers(
+        pa.binary(2 * dim), len(ids), [None, pa.py_buffer(data)]
+    )
+    return pa.table([pa.array(ids, pa.int64()), column], schema=embedding_schema(dim))
+
+
+def vectors_of(table: pa.Table) -> tuple[Int64, Float16]:
+    """(n,) int64 ids and (n, dim) fp16 rows of an embedding table, without a copy of a
+    one-chunk column."""
+    column = table.column("embedding").combine_chunks()
+    if isinstance(column, pa.ChunkedArray):  # an empty table has no chunk to combine
+        column = pa.concat_arrays([*column.chunks, pa.array([], column.type)])
+    width = column.type.byte_width
+    data = column.buffers()[1]
+    start = column.offset * width
+    matrix = (
+        np.frombuffer(data, "<f2", count=len(column) * width // 2, offset=start)
+        if data is not None and len(column)
+        else np.empty(0, "<f2")
+    ).reshape(len(column), width // 2)
+    return table.column("id").to_numpy(), matrix
+
+
+def write_table(store: Store, name: str, table: pa.Table, *, kind: str, index_uuid: str) -> FileRef:
+    """Write ``table`` as the new file ``name``.
+
+    Embeddings are stored uncompressed so that they can be read at memory speed; everything
+    else is compressed.
+    """
+    labelled = table.replace_schema_metadata(
+        {"clipsearch.kind": kind, "clipsearch.index": index_uuid}
+    )
+    sink = pa.BufferOutputStream()
+    if kind == "embeddings":
+        pq.write_table(
+            labelled,
+            sink,
+            compression="none",
+            use_dictionary=False,
+            write_statistics=["id"],
+            row_group_size=max(1, len(table)),
+        )
+    else:
+        pq.write_table(labelled, sink, compression="zstd", row_group_size=65_536)
+    data = sink.getvalue()
+    store.put_if_absent(name, data)
+    return FileRef(name, len(table), data.size, hashlib.sha256(data).hexdigest())
+
+
+def write_shard(
+    store: Store,
+    name: str,
+    table: pa.Table,
+    *,
+    kind: str,
+    index_uuid: str,
+    recipe: dict[str, object] | None = None,
+) -> ShardRef:
+    """Write a shard: a table with at least one row, in order of its ``id`` column."""
+    ref = write_table(store, name, table, kind=kind, index_uuid=index_uuid)
+    ids = table.column("id")
+    return ShardRef(
+        ref.name, ref.rows, ref.bytes, ref.sha256, ids[0].as_py(), ids[-1].as_py(), recipe or {}
+    )
+
+
+def read_table(store: Store, ref: FileRef, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read a file the manifest names. IndexFormatError when it is missing or damaged."""
+    try:
+        with store.open_mapped(ref.name) as file:
+            table = pq.read_table(file, columns=None if columns is None else list(columns))
+    except FileNotFoundError:
+        raise IndexFormatError(
+            f"the index has lost {ref.name}: restore that file from a copy, or index again"
+        ) from None
+    except (pa.ArrowException, OSError) as error:
+        first_line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise IndexFormatError(
+            f"{ref.name} in the index is damaged ({first_line}): restore that file from a copy, "
+            "or index again"
+        ) from error
+    if len(table) != ref.rows:
+        raise IndexFormatError(
+            f"{ref.name} in the index has {len(table):,} rows, the manifest says {ref.rows:,}: "
+            "restore that file from a copy, or index again"
+        )
+    return table
+
+
+def read_tables(
+    store: Store, refs: Iterable[FileRef], schema: pa.Schema, columns: Sequence[str] | None = None
+) -> pa.Table:
+    """The rows of several files, in order, as one table; an empty one when there are none."""
+    wanted = schema if columns is None else pa.schema([schema.field(name) for name in columns])
+    tables = [read_table(store, ref, columns).select(wanted.names).cast(wanted) for ref in refs]
+    if not tables:
+        return wanted.empty_table()
+    return pa.concat_tables([table.replace_schema_metadata(None) for table in tables])

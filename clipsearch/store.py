@@ -1,0 +1,145 @@
+"""Where an index's files live: a small protocol and the local folder.
+
+Names are relative, with ``/`` between their parts, whatever the system. A name is either
+written once (shards, tables) or replaced atomically (the manifest); nothing is ever changed
+in place, so a reader holding an old file keeps reading the old bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from pathlib import Path
+from typing import Protocol
+
+import pyarrow as pa
+
+from clipsearch.errors import IndexFormatError
+
+_TEMPORARY_PREFIX = ".tmp-"
+
+
+class Store(Protocol):
+    """What an index needs of a place to live in."""
+
+    def get(self, name: str) -> bytes:
+        """All bytes of ``name``; FileNotFoundError when it is not there."""
+        ...
+
+    def put_if_absent(self, name: str, data: bytes | pa.Buffer) -> None:
+        """Write ``name`` durably; FileExistsError when it is there already."""
+        ...
+
+    def replace(self, name: str, data: bytes | pa.Buffer) -> None:
+        """Write ``name`` durably and atomically, whether or not it is there already."""
+        ...
+
+    def list(self, folder: str) -> list[str]:
+        """Sorted names of the files below ``folder`` ("" for all), temporary files left out."""
+        ...
+
+    def delete(self, name: str) -> None:
+        """Remove ``name``; nothing happens when it is not there."""
+        ...
+
+    def open_mapped(self, name: str) -> pa.NativeFile:
+        """A read-only, seekable Arrow file over ``name``, mapped where the store can."""
+        ...
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in ``folder`` survive a power cut (POSIX; Windows does so by itself)."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_durably(path: Path, data: bytes | pa.Buffer) -> None:
+    """Write ``data`` to the new file ``path`` and force it to the disk."""
+    with open(path, "xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def replace_file(path: Path, data: bytes | pa.Buffer) -> None:
+    """Write ``path`` durably and atomically: a temporary name, fsync, rename, fsync."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f"{_TEMPORARY_PREFIX}{os.getpid()}-{secrets.token_hex(6)}"
+    try:
+        write_durably(temporary, data)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    sync_folder(path.parent)
+
+
+class LocalStore:
+    """A :class:`Store` in a local folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def path(self, name: str) -> Path:
+        """The file behind ``name``. A name that leads out of the store is refused."""
+        parts = name.split("/")
+        if not all(parts) or any(part in (".", "..") or "\\" in part for part in parts):
+            raise IndexFormatError(f"the index names a file outside itself: {name!r}")
+        return self.root.joinpath(*parts)
+
+    def get(self, name: str) -> bytes:
+        return self.path(name).read_bytes()
+
+    def put_if_absent(self, name: str, data: bytes | pa.Buffer) -> None:
+        target = self.path(name)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.parent / f"{_TEMPORARY_PREFIX}{os.getpid()}-{secrets.token_hex(6)}"
+        try:
+            write_durably(temporary, data)
+            try:
+                os.link(temporary, target)
+            except FileExistsError:
+                raise
+            except OSError:
+                # No hard links here (FAT, some shares). One writer holds the lock, so
+                # looking first and renaming second is as safe.
+                if target.exists():
+                    raise FileExistsError(str(target)) from None
+                os.replace(temporary, target)
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+        sync_folder(target.parent)
+
+    def replace(self, name: str, data: bytes | pa.Buffer) -> None:
+        replace_file(self.path(name), data)
+
+    def list(self, folder: str) -> list[str]:
+        start = self.path(folder) if folder else self.root
+        return sorted(
+            found.relative_to(self.root).as_posix()
+            for found in start.rglob("*")
+            if found.is_file() and not found.name.startswith(_TEMPORARY_PREFIX)
+        )
+
+    def delete(self, name: str) -> None:
+        self.path(name).unlink(missing_ok=True)
+
+    def open_mapped(self, name: str) -> pa.NativeFile:
+        path = self.path(name)
+        if path.stat().st_size == 0:  # an empty file cannot be mapped
+            return pa.BufferReader(b"")
+        return pa.memory_map(str(path), "r")
+
+    def remove_temporary_files(self) -> None:
+        """Clear what a killed writer left half-written. Only for the holder of the lock."""
+        for stray in self.root.rglob(f"{_TEMPORARY_PREFIX}*"):
+            with contextlib.suppress(OSError):
+                stray.unlink()

@@ -1,0 +1,59 @@
+"""Thumbnails made while indexing: one Arrow file per image shard, read by mapping.
+
+``cache/thumbnails/00000.arrow`` holds ``id`` and ``image`` (WebP bytes) for the images of
+``images/00000.parquet``, in order of id. Deleting the folder loses nothing but time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from clipsearch.manifest import Manifest
+from clipsearch.store import replace_file
+
+_SCHEMA = pa.schema(
+    [pa.field("id", pa.int64(), nullable=False), pa.field("image", pa.large_binary())]
+)
+
+
+def _file(cache: Path, shard_name: str) -> Path:
+    stem = shard_name.rsplit("/", 1)[-1].removesuffix(".parquet")
+    return cache / "thumbnails" / f"{stem}.arrow"
+
+
+def write_thumbnails(
+    cache: Path, shard_name: str, index_uuid: str, ids: Sequence[int], images: Sequence[bytes]
+) -> None:
+    """Write the thumbnails of one image shard."""
+    schema = _SCHEMA.with_metadata({"clipsearch.index": index_uuid})
+    table = pa.table([pa.array(ids, pa.int64()), pa.array(images, pa.large_binary())], schema)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, schema) as writer:
+        writer.write_table(table)
+    replace_file(_file(cache, shard_name), sink.getvalue())
+
+
+def read_thumbnail(cache: Path, manifest: Manifest, image_id: int) -> bytes | None:
+    """The thumbnail of one image as WebP bytes, None when the cache does not have it."""
+    for shard in manifest.images:
+        if not shard.first_id <= image_id <= shard.last_id:
+            continue
+        try:
+            with pa.memory_map(str(_file(cache, shard.name)), "r") as file:
+                reader = pa.ipc.open_file(file)
+                if reader.schema.metadata.get(b"clipsearch.index") != manifest.uuid.encode():
+                    return None
+                table = reader.read_all()
+                ids = table.column("id").to_numpy()
+                row = int(np.searchsorted(ids, image_id))
+                if row == len(ids) or ids[row] != image_id:
+                    return None
+                data: bytes | None = table.column("image")[row].as_py()
+                return data
+        except (OSError, pa.ArrowException):
+            return None
+    return None

@@ -1,0 +1,25 @@
+"""The offline indexer: folders of images in, shards of embeddings out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from indexer.build import BuildReport, build_index
+    from indexer.config import IndexConfig
+
+__all__ = ["BuildReport", "IndexConfig", "build_index"]
+
+_HOME = {
+    "BuildReport": "indexer.build",
+    "IndexConfig": "indexer.config",
+    "build_index": "indexer.build",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'indexer' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_HOME[name]), name)

@@ -1,0 +1,386 @@
+"""Build or update an index: scan, plan, encode shard by shard, commit each."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from clipsearch import __version__
+from clipsearch.encoder import Encoder, Space, load_encoder
+from clipsearch.errors import (
+    ImageError,
+    IndexNotFoundError,
+    OptionError,
+    SourceError,
+    SpaceMismatchError,
+)
+from clipsearch.images import read_image
+from clipsearch.manifest import MANIFEST_NAME, Manifest, new_manifest, read_manifest
+from clipsearch.presets import choose_model, resolve_model_name
+from clipsearch.store import LocalStore
+from indexer.commit import Committer, remove_leftovers
+from indexer.config import IndexConfig
+from indexer.decode import default_threads
+from indexer.lock import writer_lock
+from indexer.plan import Plan, absolute, make_plan, read_known
+from indexer.runner import LocalRunner, Runner
+from indexer.scan import Scan, assign_roots, resolve_sources, scan
+from indexer.shard_task import ShardInfo, ShardTask, embed_shard
+
+PathName = str | os.PathLike[str]
+
+_PROBE_IMAGES = 16
+_SHARD_ROWS = (256, 65_536)
+_THUMBNAIL_BYTES = 14_000
+_METADATA_BYTES = 1_500
+
+
+@dataclass(frozen=True)
+class Planned:
+    """Told before the first image is encoded.
+
+    found : files of all kinds. new : images to encode, of ``new_bytes`` bytes together.
+    seconds : about how long that will take; None when it is too little to measure.
+    disk_bytes : about how much the index will grow. model, device : what encodes.
+    """
+
+    found: int
+    new: int
+    unchanged: int
+    new_bytes: int
+    seconds: float | None
+    disk_bytes: int
+    model: str
+    device: str
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Told as images are encoded (or found to be unreadable): ``count`` more."""
+
+    count: int
+
+
+@dataclass(frozen=True)
+class Committed:
+    """Told when a shard became searchable; ``images`` counts this run's."""
+
+    images: int
+
+
+Event = Planned | Encoded | Committed
+
+
+@dataclass(frozen=True)
+class BuildReport:
+    """What a run did. ``found`` = ``indexed`` + ``copies`` + ``skipped`` + ``ignored``.
+
+    indexed : found files that are in the index with a content of their own; of these ``new``
+    were encoded by this run. copies : found files whose content another file holds too.
+    skipped : images that could not be taken, by reason in ``skip_reasons``. ignored : files
+    that are no images, by extension in ``ignored_kinds``. missing : files that the index
+    knows and that are gone. unreadable : folders that could not be listed, and why.
+    """
+
+    index: str
+    model: str
+    found: int
+    indexed: int
+    new: int
+    copies: int
+    skipped: int
+    ignored: int
+    missing: int
+    encode_seconds: float
+    generation: int
+    skip_reasons: dict[str, int] = field(default_factory=dict)
+    skipped_examples: tuple[tuple[str, str], ...] = ()
+    ignored_kinds: dict[str, int] = field(default_factory=dict)
+    unreadable: tuple[tuple[str, str], ...] = ()
+
+
+def saved_config(index: PathName) -> IndexConfig:
+    """The settings an index was built with; the defaults when there is no index yet."""
+    try:
+        manifest = read_manifest(LocalStore(Path(index)), str(index))
+    except IndexNotFoundError:
+        return IndexConfig()
+    return IndexConfig.from_dict(manifest.config)
+
+
+def build_index(
+    sources: PathName | Sequence[PathName],
+    index: PathName,
+    *,
+    encoder: str | None = None,
+    device: str | None = None,
+    config: IndexConfig | None = None,
+    allow_download: bool = False,
+    runner: Runner | None = None,
+    on_event: Callable[[Event], None] | None = None,
+) -> BuildReport:
+    """Make or update the index at ``index`` from folders of images.
+
+    encoder : a model's name (see ``load_encoder``); None is the model of the index, or for a
+        new index the recommended one if its weights are here. The model of an index never
+        changes. config : None is what the index was built with.
+
+    What is finished is committed shard by shard and stays when the run is interrupted.
+
+    Raises SourceError, IndexLockedError, OptionError, SpaceMismatchError, IndexFormatError
+    and the errors of ``load_encoder``.
+    """
+    folders = resolve_sources([sources] if isinstance(sources, str | os.PathLike) else sources)
+    if not folders:
+        raise SourceError("no folder of images was named")
+    place = Path(os.path.abspath(index))
+    config = config or saved_config(place)
+    with _index_folder(place), writer_lock(place):
+        run = _Run(place, folders, config, device, on_event or (lambda event: None))
+        run.look()
+        run.choose_encoder(encoder, allow_download)
+        return run.carry_out(runner or LocalRunner())
+
+
+@contextlib.contextmanager
+def _index_folder(place: Path) -> Iterator[None]:
+    """Make the folder of a new index, and take it away again if nothing came of it."""
+    if place.exists() and not place.is_dir():
+        raise OptionError(f"expected a folder for the index, {place} is a file")
+    strangers = (
+        {name for name in os.listdir(place) if name not in _OWN_NAMES} if place.is_dir() else set()
+    )
+    if strangers and not (place / MANIFEST_NAME).is_file():
+        raise OptionError(
+            f"{place} is a folder with other things in it, not an index: name a new folder, "
+            f"such as {place.name}.index"
+        )
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OptionError(f"cannot make the index folder {place}: {error.strerror}") from error
+    if not os.access(place, os.W_OK):
+        raise OptionError(f"no permission to write to the index at {place}")
+    try:
+        yield
+    finally:
+        if not (place / MANIFEST_NAME).exists():
+            shutil.rmtree(place, ignore_errors=True)
+
+
+_OWN_NAMES = frozenset(
+    {"writer.lock", "writer.json", "images", "embeddings", "paths", "skipped", "deleted", "cache"}
+)
+
+
+class _Run:
+    """One run over one index, holding the writer's lock."""
+
+    def __init__(
+        self,
+        place: Path,
+        folders: list[Path],
+        config: IndexConfig,
+        device: str | None,
+        tell: Callable[[Event], None],
+    ) -> None:
+        self.place = place
+        self.folders = folders
+        self.config = config
+        self.device = device
+        self.tell = tell
+        self.store = LocalStore(place)
+        self.threads = config.decode_threads or default_threads()
+        self.manifest: Manifest
+        self.scan: Scan
+        self.plan: Plan
+        self.space: Space
+        self.model: str
+        self.loaded: Encoder | None = None
+
+    def look(self) -> None:
+        """Scan the folders and compare with what the index knows."""
+        try:
+            self.manifest = read_manifest(self.store, str(self.place))
+            remove_leftovers(self.store, self.manifest)
+        except IndexNotFoundError:
+            self.manifest = new_manifest(f"clipsearch {__version__}")
+        roots = assign_roots(self.manifest, self.folders)
+        self.manifest = dataclasses.replace(
+            self.manifest, roots=roots, next_root=max([-1, *(root.id for root in roots)]) + 1
+        )
+        self.scan = scan(self.folders, roots, self.config.exclude, self.place)
+        self.known = read_known(self.store, self.manifest)
+        if not self.scan.images and not self.known:
+            others = sum(self.scan.ignored.values())
+            raise SourceError(
+                f"no images in {', '.join(map(str, self.folders))} ({others:,} other files): "
+                "expected .jpg, .png, .webp, .heic, .tiff and the like"
+            )
+        self.plan = make_plan(self.scan, self.store, self.manifest, self.known, self.threads)
+
+    def choose_encoder(self, name: str | None, allow_download: bool) -> None:
+        """Settle the model: the index's own, else the one named, else the recommended one."""
+        saved = self.manifest.default_space
+        if saved is not None:
+            self.space = self.manifest.spaces[saved]
+            self.model = self.space.model
+            if name is None or resolve_model_name(name) == self.model:
+                if self.plan.encode:
+                    self._load(self.model, allow_download)
+                return
+            self.model = resolve_model_name(name)
+            self._load(self.model, allow_download)
+            self.space = dataclasses.replace(self.space, model=self.model)
+            spaces = {**self.manifest.spaces, saved: self.space}
+            self.manifest = dataclasses.replace(self.manifest, spaces=spaces)
+            return
+        self.model = resolve_model_name(name) if name is not None else choose_model()
+        self.loaded = load_encoder(self.model, device=self.device, allow_download=allow_download)
+        self.space = self.loaded.space
+
+    def _load(self, model: str, allow_download: bool) -> None:
+        self.loaded = load_encoder(model, device=self.device, allow_download=allow_download)
+        if self.loaded.space.fingerprint != self.space.fingerprint:
+            raise SpaceMismatchError(
+                f"the index at {self.place} was made with {self.space.model} ({self.space.id}), "
+                f"and {model} is {self.loaded.space.id}: an index keeps its model; for another "
+                "one make another index with --index"
+            )
+
+    def carry_out(self, runner: Runner) -> BuildReport:
+        """Encode what is new, commit it shard by shard, and report."""
+        plan = self.plan
+        seconds, rows = self._estimate()
+        disk = len(plan.encode) * (6 * self.space.dim + _THUMBNAIL_BYTES + _METADATA_BYTES)
+        free = shutil.disk_usage(self.place).free
+        if disk > free:
+            raise OptionError(
+                f"the index needs about {disk / 1e9:.1f} GB at {self.place}, and only "
+                f"{free / 1e9:.1f} GB are free: make room, or choose another place with --index"
+            )
+        self.tell(
+            Planned(
+                found=self.scan.found,
+                new=len(plan.encode),
+                unchanged=plan.unchanged,
+                new_bytes=plan.new_bytes,
+                seconds=seconds,
+                disk_bytes=disk,
+                model=self.model,
+                device=str(self.loaded.recipe["device"]) if self.loaded else "-",
+            )
+        )
+        before = self.manifest.generation
+        committer = Committer(self.place, self.manifest, self.known)
+        if self.space.id not in self.manifest.spaces:
+            committer.add_space(self.space)
+        committer.note_files(self.scan, plan)
+        begin = time.perf_counter()
+        infos: list[ShardInfo] = []
+        work = functools.partial(embed_shard, progress=lambda count: self.tell(Encoded(count)))
+        done = 0
+        for info in runner.run(work, self._tasks(rows)):
+            committer.add_shard(info, plan)
+            done += len(info.indexed)
+            self.tell(Committed(done))
+            infos.append(dataclasses.replace(info, indexed=()))
+        encode_seconds = time.perf_counter() - begin
+        changed = committer.manifest.generation != before
+        committer.finish(self.scan, self.config.to_dict(), changed=changed)
+        return self._report(committer, infos, done, encode_seconds)
+
+    def _estimate(self) -> tuple[float | None, int]:
+        """Seconds the encoding will take, and how many files make a shard of the wanted
+        length, from a trial on a few of the images."""
+        files = self.plan.encode
+        if self.loaded is None or len(files) <= _PROBE_IMAGES:
+            return None, _SHARD_ROWS[0]
+        step = len(files) // _PROBE_IMAGES
+        pixels: list[np.ndarray] = []
+        begin = time.perf_counter()
+        for found in files[::step][:_PROBE_IMAGES]:
+            with contextlib.suppress(ImageError):
+                image = read_image(
+                    absolute(self.manifest, found),
+                    self.space.geometry,
+                    decode=self.config.decode,
+                    max_megapixels=self.config.max_megapixels,
+                    thumbnail_side=self.config.thumbnail_side,
+                )
+                pixels.append(image.pixels)
+        decoding = (time.perf_counter() - begin) / _PROBE_IMAGES
+        if not pixels:
+            return None, _SHARD_ROWS[0]
+        batch = np.stack(pixels)
+        self.loaded.encode_images(batch[:1])  # the first call sets things up
+        begin = time.perf_counter()
+        self.loaded.encode_images(batch)
+        encoding = (time.perf_counter() - begin) / len(batch)
+        decoding /= min(self.threads, os.cpu_count() or 1)
+        # On a CPU both take turns on the same cores; beside a GPU the slower one counts.
+        on_cpu = self.loaded.recipe["device"] == "cpu"
+        each = decoding + encoding if on_cpu else max(decoding, encoding)
+        rows = int(self.config.shard_seconds / max(each, 1e-6))
+        return each * len(files), min(max(rows, _SHARD_ROWS[0]), _SHARD_ROWS[1])
+
+    def _tasks(self, rows: int) -> Iterator[ShardTask]:
+        files = self.plan.encode
+        for number, start in enumerate(range(0, len(files), rows)):
+            yield ShardTask(
+                index=str(self.place),
+                index_uuid=self.manifest.uuid,
+                number=self.manifest.next_shard + number,
+                first_id=self.manifest.next_id + start,
+                files=tuple(files[start : start + rows]),
+                roots={root.id: root.path for root in self.manifest.roots},
+                model=self.model,
+                device=self.device,
+                fingerprint=self.space.fingerprint,
+                space_id=self.space.id,
+                config=self.config,
+            )
+
+    def _report(
+        self, committer: Committer, infos: list[ShardInfo], done: int, encode_seconds: float
+    ) -> BuildReport:
+        known = read_known(self.store, committer.manifest)
+        here = [known[found.key] for found in self.scan.images if found.key in known]
+        lost = [skipped for info in infos for skipped in info.skipped]
+        reasons: dict[str, int] = {}
+        examples: list[tuple[str, str]] = []
+        from indexer.plan import read_skipped
+
+        wanted = {found.key for found in self.scan.images} - {(row.root, row.path) for row in here}
+        for row in read_skipped(self.store, committer.manifest).to_pylist():
+            if (row["root"], row["path"]) in wanted:
+                reasons[row["reason"]] = reasons.get(row["reason"], 0) + 1
+        for skipped in lost[:5]:
+            examples.append((absolute(committer.manifest, skipped.file), skipped.message))
+        distinct = len({row.id for row in here})
+        return BuildReport(
+            index=str(self.place),
+            model=self.model,
+            found=self.scan.found,
+            indexed=distinct,
+            new=done,
+            copies=len(here) - distinct,
+            skipped=len(wanted),
+            ignored=sum(self.scan.ignored.values()),
+            missing=sum(row.state == "missing" for row in known.values()),
+            encode_seconds=encode_seconds,
+            generation=committer.manifest.generation,
+            skip_reasons=reasons,
+            skipped_examples=tuple(examples),
+            ignored_kinds=dict(self.scan.ignored.most_common()),
+            unreadable=tuple(self.scan.unreadable),
+        )

@@ -1,0 +1,48 @@
+"""One writer at a time: a lock of the system's, which a crash cannot leave behind."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from clipsearch.errors import IndexLockedError
+from clipsearch.manifest import utc_now
+
+_LOCK = "writer.lock"
+_HOLDER = "writer.json"
+
+
+@contextlib.contextmanager
+def writer_lock(index: Path) -> Iterator[None]:
+    """Hold the writer's lock of ``index``; IndexLockedError names who holds it already."""
+    lock = FileLock(index / _LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise IndexLockedError(
+            f"another process is writing to {index}{_holder(index)}: wait for it, or stop it"
+        ) from None
+    holder = index / _HOLDER
+    try:
+        # Only for the message above; the lock itself is the system's.
+        document = {"pid": os.getpid(), "host": socket.gethostname(), "since": utc_now()}
+        holder.write_text(json.dumps(document), encoding="utf-8")
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            holder.unlink()
+        lock.release()
+
+
+def _holder(index: Path) -> str:
+    try:
+        document = json.loads((index / _HOLDER).read_text(encoding="utf-8"))
+        return f" (process {document['pid']} on {document['host']}, since {document['since']})"
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""

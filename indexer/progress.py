@@ -1,0 +1,54 @@
+"""Progress of a run on standard error: what is ahead, then a bar with images/s and ETA."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any, Self
+
+import click
+
+from clipsearch.cli.output import counted, display_path, for_display, human_bytes, human_seconds
+from indexer.build import Encoded, Event, Planned
+
+
+class TerminalProgress:
+    """Hears the events of ``build_index``. The bar shows on a terminal only."""
+
+    def __init__(self, place: Path) -> None:
+        self._place = place
+        self._bar: Any = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def hear(self, event: Event) -> None:
+        """Show one event."""
+        if isinstance(event, Planned):
+            self._announce(event)
+        elif isinstance(event, Encoded) and self._bar is not None:
+            self._bar.update(event.count)
+
+    def _announce(self, plan: Planned) -> None:
+        if not plan.new:
+            return
+        known = f", {plan.unchanged:,} already indexed" if plan.unchanged else ""
+        click.echo(
+            f"{counted(plan.new, 'image')} to index ({human_bytes(plan.new_bytes)}{known}) "
+            f"with {for_display(plan.model)} on {plan.device}.",
+            err=True,
+        )
+        time = "a few seconds" if plan.seconds is None else human_seconds(plan.seconds)
+        click.echo(
+            f"About {time}; {display_path(self._place.absolute())} will grow by about "
+            f"{human_bytes(plan.disk_bytes)}.",
+            err=True,
+        )
+        if sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=plan.new, unit=" images", file=sys.stderr, dynamic_ncols=True)

@@ -1,0 +1,191 @@
+"""One shard: a picklable task, and the function that carries it out anywhere."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from clipsearch.encoder import Encoder, load_encoder
+from clipsearch.errors import ImageError, SpaceMismatchError
+from clipsearch.image_index import cache_folder
+from clipsearch.images import DecodedImage
+from clipsearch.manifest import ShardRef
+from clipsearch.paths import relative_bytes
+from clipsearch.shards import IMAGE_SCHEMA, embedding_table, write_shard
+from clipsearch.store import LocalStore
+from clipsearch.thumbnails import write_thumbnails
+from indexer.config import IndexConfig
+from indexer.decode import decode_in_order, default_threads
+from indexer.scan import FoundFile
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """Some files to encode into one shard.
+
+    index : the index folder. number : the shard's number. first_id : id of the first file;
+    file i gets ``first_id + i`` when its image can be taken, so that ids depend on the order
+    of the files alone and not on how they were cut into shards.
+    """
+
+    index: str
+    index_uuid: str
+    number: int
+    first_id: int
+    files: tuple[FoundFile, ...]
+    roots: dict[int, str]
+    model: str
+    device: str | None
+    fingerprint: str
+    space_id: str
+    config: IndexConfig
+
+    def absolute(self, found: FoundFile) -> str:
+        """Where a file of the task is."""
+        return os.path.join(self.roots[found.root], relative_bytes(found.path))
+
+
+@dataclass(frozen=True)
+class SkippedFile:
+    """An image that could not be taken; see ``errors.ImageError`` for the reasons."""
+
+    file: FoundFile
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class ShardInfo:
+    """What became of a task: the shards it wrote (None when no image could be taken), and
+    for every file either its id and content hash or why it was skipped."""
+
+    task: ShardTask
+    images: ShardRef | None
+    embeddings: ShardRef | None
+    indexed: tuple[tuple[FoundFile, int, bytes], ...] = ()
+    skipped: tuple[SkippedFile, ...] = field(default=())
+
+
+def embed_shard(task: ShardTask, progress: Callable[[int], None] | None = None) -> ShardInfo:
+    """Decode, encode and write one shard. ``progress`` hears how many files were done.
+
+    Nothing counts before the manifest names the files written here; a run that is killed
+    leaves files that the next one writes again.
+    """
+    encoder = load_encoder(task.model, device=task.device)
+    if encoder.space.fingerprint != task.fingerprint:
+        raise SpaceMismatchError(
+            f"the shard is for the space {task.space_id}, but {task.model} is {encoder.space.id}"
+        )
+    images: list[tuple[FoundFile, int, DecodedImage]] = []
+    vectors: list[np.ndarray] = []
+    thumbnails: list[bytes] = []
+    skipped: list[SkippedFile] = []
+    for batch in _decoded_batches(task, encoder, skipped, progress):
+        vectors.append(encoder.encode_images(np.stack([image.pixels for _, _, image in batch])))
+        for found, image_id, image in batch:
+            thumbnails.append(image.thumbnail or b"")
+            images.append((found, image_id, _without_pixels(image)))
+        if progress is not None:
+            progress(len(batch))
+    if not images:
+        return ShardInfo(task, None, None, (), tuple(skipped))
+    return _write(task, encoder, images, np.concatenate(vectors), thumbnails, tuple(skipped))
+
+
+def _without_pixels(image: DecodedImage) -> DecodedImage:
+    nothing = np.empty((0, 0, 3), np.uint8)
+    return DecodedImage(nothing, image.sha256, image.size, None, image.metadata)
+
+
+def _decoded_batches(
+    task: ShardTask,
+    encoder: Encoder,
+    skipped: list[SkippedFile],
+    progress: Callable[[int], None] | None,
+) -> Iterator[list[tuple[FoundFile, int, DecodedImage]]]:
+    config = task.config
+    threads = config.decode_threads or default_threads()
+    decoded = decode_in_order(
+        [task.absolute(found) for found in task.files],
+        encoder.space.geometry,
+        decode=config.decode,
+        max_megapixels=config.max_megapixels,
+        thumbnail_side=config.thumbnail_side,
+        threads=threads,
+        look_ahead=config.batch_size + 2 * threads,
+    )
+    batch: list[tuple[FoundFile, int, DecodedImage]] = []
+    for position, (found, image) in enumerate(zip(task.files, decoded, strict=True)):
+        if isinstance(image, ImageError):
+            skipped.append(SkippedFile(found, image.reason, str(image)))
+            if progress is not None:
+                progress(1)
+            continue
+        batch.append((found, task.first_id + position, image))
+        if len(batch) == config.batch_size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def image_table(rows: list[tuple[int, DecodedImage]]) -> pa.Table:
+    """The table of ``images/``: a row per (id, image)."""
+    columns: dict[str, list[object]] = {name: [] for name in IMAGE_SCHEMA.names}
+    for image_id, image in rows:
+        metadata = image.metadata
+        values = {
+            "id": image_id,
+            "sha256": image.sha256,
+            "bytes": image.size,
+            "exif": list(metadata.exif.items()),
+            "keywords": list(metadata.keywords),
+        }
+        for name, column in columns.items():
+            column.append(values[name] if name in values else getattr(metadata, name))
+    return pa.table(columns, schema=IMAGE_SCHEMA)
+
+
+def _write(
+    task: ShardTask,
+    encoder: Encoder,
+    images: list[tuple[FoundFile, int, DecodedImage]],
+    vectors: np.ndarray,
+    thumbnails: list[bytes],
+    skipped: tuple[SkippedFile, ...],
+) -> ShardInfo:
+    store = LocalStore(Path(task.index))
+    ids = [image_id for _, image_id, _ in images]
+    image_name = f"images/{task.number:05d}.parquet"
+    embedding_name = f"embeddings/{task.space_id}/{task.number:05d}.parquet"
+    for name in (image_name, embedding_name):
+        store.delete(name)  # left by a run that was killed before the manifest named it
+    write_thumbnails(cache_folder(Path(task.index)), image_name, task.index_uuid, ids, thumbnails)
+    image_ref = write_shard(
+        store,
+        image_name,
+        image_table([(image_id, image) for _, image_id, image in images]),
+        kind="images",
+        index_uuid=task.index_uuid,
+    )
+    embedding_ref = write_shard(
+        store,
+        embedding_name,
+        embedding_table(np.array(ids, np.int64), vectors),
+        kind="embeddings",
+        index_uuid=task.index_uuid,
+        recipe={**encoder.recipe, "decode": task.config.decode},
+    )
+    return ShardInfo(
+        task,
+        image_ref,
+        embedding_ref,
+        tuple((found, image_id, image.sha256) for found, image_id, image in images),
+        skipped,
+    )
