@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import secrets
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 from clipsearch.encoder import Float32
 from clipsearch.errors import IndexFormatError, QueryError
 from clipsearch.shards import Int64
-from clipsearch.store import sync_folder
+from clipsearch.store import seal, sealed_size, sync_folder
 from clipsearch.vector_index import TopK, check_queries
 
 
@@ -32,7 +33,7 @@ class FaissIndex:
         if index is None:
             quantizer = faiss.ScalarQuantizer.QT_fp16
             scalar = faiss.IndexScalarQuantizer(dim, quantizer, faiss.METRIC_INNER_PRODUCT)
-            index = faiss.IndexIDMap2(scalar)
+            index = faiss.IndexIDMap(scalar)
         self._index = index
 
     def __len__(self) -> int:
@@ -41,7 +42,8 @@ class FaissIndex:
     def add(self, ids: Int64, vectors: Float32) -> None:
         if vectors.shape != (len(ids), self.dim):
             raise QueryError(f"expected {len(ids)} x {self.dim} vectors, got {vectors.shape}")
-        rows = np.ascontiguousarray(vectors, dtype=np.float32)
+        # FAISS rounds halves away from the even number that NumPy, and so a shard, goes to.
+        rows = np.ascontiguousarray(vectors, dtype=np.float16).astype(np.float32)
         self._index.add_with_ids(rows, np.asarray(ids, np.int64))
 
     def search(
@@ -49,15 +51,22 @@ class FaissIndex:
     ) -> tuple[Float32, Int64]:
         queries = check_queries(queries, self.dim, k)
         best = TopK(len(queries), k)
-        # One more than asked for, so that ties at the end are decided by id here.
         asked = min(k + 1, len(self))
-        if asked and (allowed is None or len(allowed)):
-            parameters = None
-            if allowed is not None:
-                selector = faiss.IDSelectorBatch(np.ascontiguousarray(allowed, np.int64))
-                parameters = faiss.SearchParameters(sel=selector)  # type: ignore[call-arg]
+        if not (asked and len(queries) and (allowed is None or len(allowed))):
+            return best.scores, best.ids
+        parameters = None
+        if allowed is not None:
+            selector = faiss.IDSelectorBatch(np.ascontiguousarray(allowed, np.int64))
+            parameters = faiss.SearchParameters(sel=selector)  # type: ignore[call-arg]
+        while True:
             scores, ids = self._index.search(queries, asked, params=parameters)
-            best.add(np.where(ids < 0, -np.inf, scores).astype(np.float32), ids)
+            # Of equal scores FAISS keeps any. Where those of the k-th place may go on beyond
+            # what was asked for, ask for more, so that the lower ids win here.
+            goes_on = (ids[:, -1] >= 0) & (scores[:, -1] == scores[:, min(k, asked) - 1])
+            if asked == len(self) or not goes_on.any():
+                break
+            asked = min(4 * asked, len(self))
+        best.add(np.where(ids < 0, -np.inf, scores).astype(np.float32), ids)
         return best.scores, best.ids
 
     def save(self, path: Path) -> None:
@@ -66,6 +75,11 @@ class FaissIndex:
         try:
             faiss.write_index(self._index, str(temporary))
             with open(temporary, "r+b") as file:
+                with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+                    mark = seal(mapped)
+                file.seek(0, os.SEEK_END)
+                file.write(mark)
+                file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
         finally:
@@ -75,9 +89,17 @@ class FaissIndex:
     @classmethod
     def load(cls, path: Path) -> Self:
         try:
-            index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
-        except RuntimeError as error:
+            # FAISS reads past the end of a file that was cut short, and takes the process along.
+            with (
+                open(path, "rb") as file,
+                mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
+            ):
+                whole = sealed_size(mapped) is not None
+            index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC) if whole else None
+        except (RuntimeError, MemoryError, OSError, ValueError) as error:
             raise IndexFormatError(f"{path} is not a saved FAISS index") from error
+        if index is None:
+            raise IndexFormatError(f"{path} is not a whole FAISS index")
         if index.metric_type != faiss.METRIC_INNER_PRODUCT or not hasattr(index, "id_map"):
             raise IndexFormatError(f"{path} is not an inner-product FAISS index with ids")
         return cls(index.d, index)

@@ -7,7 +7,6 @@ query and is not in the index.
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import threading
 import time
@@ -18,88 +17,27 @@ from pathlib import Path
 import numpy as np
 
 from clipsearch.encoder import Encoder, Float32, Space, load_encoder
-from clipsearch.errors import IndexFormatError, QueryError, SpaceMismatchError
-from clipsearch.manifest import FORMAT_VERSION, Manifest, read_manifest
+from clipsearch.errors import (
+    ImageError,
+    IndexFormatError,
+    ModelLoadError,
+    ModelNotHereError,
+    QueryError,
+    SpaceMismatchError,
+)
+from clipsearch.generation import Generation, cache_folder, is_of, open_generation
+from clipsearch.manifest import FORMAT_VERSION, read_manifest
 from clipsearch.paths import PathTable
+from clipsearch.presets import resolve_model_name
 from clipsearch.prompts import check_labels, class_vectors
 from clipsearch.query import Term, combine, text_term, vector_term
 from clipsearch.records import Classification, Hit, Hits, IndexStatus
 from clipsearch.scoring import ScoredBlock, score_blocks
-from clipsearch.shards import DELETED_SCHEMA, IMAGE_SCHEMA, Int64, read_tables
-from clipsearch.store import LocalStore
+from clipsearch.shards import Int64
 from clipsearch.text_vectors import TextVectorCache, TextVectors, default_cache_path
 from clipsearch.thumbnails import read_thumbnail
-from clipsearch.vector_search import VectorSearch
-from clipsearch.vectors import VectorCache, Vectors
 
 ImagePath = str | os.PathLike[str]
-
-
-def cache_folder(index: Path) -> Path:
-    """The cache folder inside an index."""
-    return index / "cache"
-
-
-def user_cache_folder(index_uuid: str) -> Path:
-    """Where the cache of a read-only index goes instead."""
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("clipsearch", appauthor=False), "indexes", index_uuid)
-
-
-@dataclass(frozen=True)
-class Generation:
-    """One generation of an index, opened. Threads may share it; it never changes."""
-
-    manifest: Manifest
-    space: Space
-    cache: Path
-    vectors: Vectors
-    search: VectorSearch
-    store: LocalStore
-
-    @functools.cached_property
-    def paths(self) -> PathTable:
-        """The paths table, read when it is first asked for."""
-        return PathTable(self.store, self.manifest)
-
-    @functools.cached_property
-    def hashes(self) -> dict[bytes, int]:
-        """Content hash to id, read when it is first asked for."""
-        table = read_tables(self.store, self.manifest.images, IMAGE_SCHEMA, ["id", "sha256"])
-        return dict(
-            zip(table.column("sha256").to_pylist(), table.column("id").to_pylist(), strict=True)
-        )
-
-
-def _open_generation(index: Path) -> Generation:
-    store = LocalStore(index)
-    manifest = read_manifest(store, str(index))
-    if manifest.default_space is None:
-        raise IndexFormatError(
-            f"the index at {index} holds no images yet: add some with "
-            f"'clipsearch index FOLDER --index {index}'"
-        )
-    if manifest.default_space not in manifest.spaces:
-        raise IndexFormatError(f"the index at {index} names a space that it does not hold")
-    space = manifest.spaces[manifest.default_space]
-    deleted_refs = [manifest.deleted] if manifest.deleted else []
-    deleted = np.sort(read_tables(store, deleted_refs, DELETED_SCHEMA).column("id").to_numpy())
-    cache = cache_folder(index)
-    vector_cache = VectorCache(cache, manifest, manifest.default_space)
-    if not vector_cache.covers_all():
-        if not os.access(index, os.W_OK):
-            cache = user_cache_folder(manifest.uuid)
-            vector_cache = VectorCache(cache, manifest, manifest.default_space)
-        # The tail that a writer has just committed is read from its shards; a cache that is
-        # gone, foreign or elsewhere is made anew.
-        if not vector_cache.usable():
-            # Without room or the right to write, the shards answer, more slowly.
-            with contextlib.suppress(OSError):
-                vector_cache.build(store)
-    vectors = vector_cache.open(store, deleted)
-    search = VectorSearch(vectors, cache, manifest, manifest.default_space)
-    return Generation(manifest, space, cache, vectors, search, store)
 
 
 @dataclass
@@ -118,10 +56,13 @@ class ImageIndex:
     _generation: Generation = field(init=False, repr=False)
     _lock: threading.Lock = field(init=False, repr=False, default_factory=threading.Lock)
     _loaded: Encoder | None = field(init=False, repr=False, default=None)
+    _texts: TextVectorCache | None = field(init=False, repr=False, default=None)
 
     def __post_init__(self) -> None:
         self.path = Path(self.path)
-        self._generation = _open_generation(self.path)
+        self._generation = open_generation(self.path)
+        if self.model is not None and resolve_model_name(self.model) != self.space.model:
+            self.encoder()  # a wrong model is refused even where remembered vectors would answer
 
     def __len__(self) -> int:
         """How many images can be found."""
@@ -140,10 +81,26 @@ class ImageIndex:
     def refresh(self) -> bool:
         """Open what was committed since; True when there was something new."""
         fresh = read_manifest(self._generation.store, str(self.path))
-        if fresh.generation == self._generation.manifest.generation:
+        if is_of(fresh, self._generation.manifest):
             return False
-        self._generation = _open_generation(self.path)
+        self._generation = open_generation(self.path)
         return True
+
+    def _with_paths(self) -> Generation:
+        """The open generation, its table of paths at hand.
+
+        A writer may have cleared that away before it was first asked for; then the newest
+        generation is opened instead.
+        """
+        while True:
+            state = self._generation
+            try:
+                _ = state.paths
+            except IndexFormatError:
+                if not self.refresh():
+                    raise
+            else:
+                return state
 
     # -- encoding queries ---------------------------------------------------------------
 
@@ -153,28 +110,49 @@ class ImageIndex:
         Raises SpaceMismatchError when the model found is not the one the index was made with.
         """
         with self._lock:
-            if self._loaded is None:
-                loaded = load_encoder(self.model or self.space.model, device=self.device)
-                if loaded.space.fingerprint != self.space.fingerprint:
-                    raise SpaceMismatchError(
-                        f"the index was made with {self.space.model} ({self.space.id}), but "
-                        f"{self.model or self.space.model} is now {loaded.space.id}: use the "
-                        "model of the index, or make another index"
-                    )
-                self._loaded = loaded
+            # The space is another one after a refresh to an index that was made anew.
+            if self._loaded is None or self._loaded.space.fingerprint != self.space.fingerprint:
+                self._loaded = self._load_encoder()
             return self._loaded
+
+    def _load_encoder(self) -> Encoder:
+        space = self.space
+        try:
+            loaded = load_encoder(self.model or space.model, device=self.device)
+        except ModelNotHereError:
+            raise ModelNotHereError(
+                f"the index was made with {space.model}, which is not on this machine:\n"
+                f"fetch it with `clipsearch model get {space.model}`"
+            ) from None
+        except ModelLoadError as error:
+            if self.model is None and os.path.isabs(space.model) and not Path(space.model).exists():
+                raise ModelLoadError(
+                    f"the index was made with the model folder {space.model}, which is not there "
+                    "now: name its new place with --model FOLDER"
+                ) from None
+            raise error
+        if loaded.space.fingerprint != space.fingerprint:
+            raise SpaceMismatchError(
+                f"the index was made with {space.model} (space {space.id}), and "
+                f"{self.model or space.model} gives space {loaded.space.id}: use the model of "
+                "the index, or make another index"
+            )
+        return loaded
 
     def text_vectors(self) -> TextVectors:
         """What turns texts into vectors, remembered ones first."""
         place = self.text_cache or default_cache_path(self.space.fingerprint)
-        return TextVectors(self.space, self.encoder, TextVectorCache(place))
+        with self._lock:
+            if self._texts is None or self._texts.path != place:
+                self._texts = TextVectorCache(place)
+            return TextVectors(self.space, self.encoder, self._texts)
 
     def _image_term(self, image: ImagePath) -> tuple[Term, int | None]:
         """The term of an image file, and its id when its content is in the index."""
         from clipsearch.images import read_image
 
         path = Path(os.path.abspath(image))
-        state = self._generation
+        state = self._with_paths()
         # The photo may be on a disk that is unplugged; its vector is here all the same.
         here = path.is_file()
         known = state.hashes.get(_sha256_of(path)) if here else state.paths.id_at(path)
@@ -182,6 +160,8 @@ class ImageIndex:
             found, rows = state.vectors.take([known])
             if len(found):
                 return vector_term(rows[0], self.space.dim), known
+        if not path.exists():
+            raise ImageError("vanished", "no such file, neither on the disk nor in the index")
         decoded = read_image(path, self.space.geometry, thumbnail_side=None)
         return Term(self.encoder().encode_images(decoded.pixels[None])[0]), None
 
@@ -227,7 +207,8 @@ class ImageIndex:
         Raises QueryError for an id that is not in the index, ImageError, and the errors of
         ``load_encoder`` when the file is not in the index and has to be encoded.
         """
-        if isinstance(image, int):
+        if isinstance(image, int | np.integer):
+            image = int(image)
             found, rows = self._generation.vectors.take([image])
             if not len(found):
                 raise QueryError(f"there is no image {image} in {self.path}")
@@ -247,7 +228,7 @@ class ImageIndex:
     ) -> Hits:
         if k < 1:
             raise QueryError(f"k must be 1 or more, got {k}")
-        state = self._generation
+        state = self._with_paths()
         asked = k + (without is not None)
         scores, ids = state.search.search(query[None], asked, exact=exact)
         hits: list[Hit] = []
@@ -334,10 +315,10 @@ class ImageIndex:
 
     def paths(self) -> PathTable:
         """Where every image is."""
-        return self._generation.paths
+        return self._with_paths().paths
 
     def thumbnail(self, image_id: int) -> bytes | None:
-        """The WebP thumbnail made while indexing, None when the cache has lost it."""
+        """The JPEG thumbnail made while indexing, None when the cache has lost it."""
         for cache in (cache_folder(self.path), self._generation.cache):
             data = read_thumbnail(cache, self._generation.manifest, image_id)
             if data is not None:
@@ -346,7 +327,7 @@ class ImageIndex:
 
     def status(self) -> IndexStatus:
         """Counts, sizes, model and freshness."""
-        state = self._generation
+        state = self._with_paths()
         manifest = state.manifest
         caches = {cache_folder(self.path), state.cache}
         return IndexStatus(
@@ -356,7 +337,7 @@ class ImageIndex:
             format_version=FORMAT_VERSION,
             created_at=manifest.created_at,
             updated_at=manifest.updated_at,
-            images=len(self),
+            images=len(state.vectors),
             files_present=state.paths.present,
             files_missing=state.paths.missing,
             copies=state.paths.copies,
@@ -368,22 +349,28 @@ class ImageIndex:
                 {"path": root.path, "scanned_at": root.scanned_at} for root in manifest.roots
             ),
             truth_bytes=sum(ref.bytes for ref in manifest.files()),
-            cache_bytes=sum(
-                file.stat().st_size
-                for cache in caches
-                if cache.is_dir()
-                for file in cache.rglob("*")
-                if file.is_file()
-            ),
+            cache_bytes=sum(_bytes_below(cache) for cache in caches),
             search_kind=state.search.kind,
         )
 
 
+def _bytes_below(folder: Path) -> int:
+    total = 0
+    for file in folder.rglob("*") if folder.is_dir() else ():
+        with contextlib.suppress(OSError):  # a writer has just replaced it
+            total += file.stat().st_size if file.is_file() else 0
+    return total
+
+
 def _sha256_of(path: Path) -> bytes:
+    """The sha256 of a file, empty when it cannot be read (who decodes it says why)."""
     import hashlib
 
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError:
+        return b""
 
 
 def open_index(

@@ -143,7 +143,7 @@ def read_manifest(store: Store, place: str) -> Manifest:
         raise IndexFormatError(f"cannot read the index at {place}: {error.strerror}") from error
     try:
         document = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise IndexFormatError(
             f"{place}/{MANIFEST_NAME} is damaged (not JSON): restore it from a copy, or index again"
         ) from None
@@ -163,7 +163,7 @@ def read_manifest(store: Store, place: str) -> Manifest:
         )
     try:
         return _parse(document)
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise IndexFormatError(f"{place}/{MANIFEST_NAME} is damaged ({error})") from error
 
 

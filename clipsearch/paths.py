@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from clipsearch.errors import IndexFormatError
 from clipsearch.manifest import Manifest
 from clipsearch.shards import PATH_SCHEMA, Int64, read_tables
 from clipsearch.store import Store
@@ -75,7 +76,10 @@ class PathTable:
         return len(self._ids)
 
     def _place(self, row: int) -> Place:
-        root = self._root_paths[int(self._roots[row])]
+        root_id = int(self._roots[row])
+        if root_id not in self._root_paths:
+            raise IndexFormatError(f"the index names a root {root_id} that it does not hold")
+        root = self._root_paths[root_id]
         relative = relative_bytes(self._paths[row].as_py())
         return Place(Path(root, relative), bool(self._missing[row]))
 

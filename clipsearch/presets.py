@@ -34,7 +34,8 @@ class Preset:
     dim : length of a vector. image_size : pixels of a side.
     download_mb : size of the weights (and of the tokenizer where it is extra), 10**6 bytes.
     imagenet_top1 : published zero-shot top-1 in percent, None where none is published.
-    cpu_images_per_second : image tower alone, float32, two Xeon cores, None where not measured.
+    cpu_images_per_second : image tower alone, float32, two cores, by benchmarks/encoder_rate.py;
+        None where not measured.
     text_repo : a second repository that holds the tokenizer; it needs ``transformers``.
     """
 
@@ -63,7 +64,7 @@ PRESETS = (
         image_size=224,
         download_mb=605,
         imagenet_top1=69.2,
-        cpu_images_per_second=23,
+        cpu_images_per_second=22,
         note="a third faster than balanced, less accurate",
     ),
     Preset(
@@ -75,7 +76,7 @@ PRESETS = (
         image_size=256,
         download_mb=605,
         imagenet_top1=72.8,
-        cpu_images_per_second=18,
+        cpu_images_per_second=17,
         note="recommended: good answers on an ordinary computer",
     ),
     Preset(
@@ -87,7 +88,7 @@ PRESETS = (
         image_size=224,
         download_mb=1711,
         imagenet_top1=79.2,
-        cpu_images_per_second=1.2,
+        cpu_images_per_second=1.1,
         note="most accurate; wants a GPU or patience",
     ),
     Preset(
@@ -99,7 +100,7 @@ PRESETS = (
         image_size=224,
         download_mb=1480,
         imagenet_top1=62.4,
-        cpu_images_per_second=23,
+        cpu_images_per_second=22,
         note='about 100 languages; needs pip install "clipsearch[multilingual]"',
         text_repo="xlm-roberta-base",
     ),
@@ -112,7 +113,7 @@ PRESETS = (
         image_size=96,
         download_mb=0,
         imagenet_top1=None,
-        cpu_images_per_second=1100,
+        cpu_images_per_second=1300,
         note=(
             "built in; for trying out, tests and machines without a network: 55 % on CIFAR-10, "
             "20 % on real photos of 200 classes"
@@ -333,7 +334,9 @@ def _folder_name(text: str) -> str:
 def _unknown(text: str, architecture: str) -> str:
     names = [p.name for p in PRESETS]
     close = difflib.get_close_matches(text.strip().lower(), names, n=2, cutoff=0.6)
-    close += difflib.get_close_matches(architecture, sorted(_architectures()), n=3, cutoff=0.5)
+    by_lower = {known.lower(): known for known in sorted(_architectures())}
+    near = difflib.get_close_matches(architecture.lower(), list(by_lower), n=3, cutoff=0.5)
+    close += [by_lower[name] for name in near]
     if architecture in _architectures():
         return f"{text!r} lacks the name of its weights: expected {architecture}/PRETRAINED"
     meant = f"; did you mean {', '.join(close)}?" if close else ""

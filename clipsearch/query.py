@@ -30,28 +30,32 @@ def text_term(text: str, encode: Callable[[Sequence[str]], Float32], weight: flo
 def vector_term(vector: object, dim: int, weight: float = 1.0) -> Term:
     """The term of a vector of the caller's; it is brought to unit length."""
     try:
-        values = np.asarray(vector, np.float32)
+        values = np.asarray(vector, np.float64)
     except (TypeError, ValueError) as error:
         raise QueryError(f"expected a vector of {dim} numbers ({error})") from error
     if values.shape != (dim,):
         raise QueryError(f"expected a vector of {dim} numbers, got shape {values.shape}")
-    length = float(np.linalg.norm(values))
-    if not np.isfinite(length) or length == 0.0:
+    largest = float(np.abs(values).max())
+    if not np.isfinite(largest) or largest == 0.0:
         raise QueryError("a query vector must be finite and not all zero")
-    return Term(values / np.float32(length), weight)
+    values = values / largest  # the squares of very large or tiny numbers leave the range
+    return Term((values / np.linalg.norm(values)).astype(np.float32), weight)
 
 
 def combine(terms: Sequence[Term]) -> Float32:
     """The (dim,) float32 unit vector of a query: the weighted sum of its terms.
 
-    QueryError when there is no term, or when they cancel out.
+    QueryError when there is no term, a weight is not finite, or the terms cancel out.
     """
     if not terms:
         raise QueryError("the query is empty: give words, an image or a vector")
+    weights = sum(abs(term.weight) for term in terms)
+    if not np.isfinite(weights):
+        raise QueryError("the weight of a part of the query is not a finite number")
     total = np.zeros_like(terms[0].vector, dtype=np.float64)
     for term in terms:
         total += term.weight * term.vector.astype(np.float64)
     length = float(np.linalg.norm(total))
-    if length < 1e-6:
+    if length <= 1e-6 * weights:
         raise QueryError("the parts of the query cancel each other out")
     return (total / length).astype(np.float32)

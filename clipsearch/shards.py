@@ -100,6 +100,8 @@ def embedding_schema(dim: int) -> pa.Schema:
 
 def embedding_table(ids: Int64, vectors: Float32) -> pa.Table:
     """The table of (n,) ids and (n, dim) float32 unit rows, stored as fp16."""
+    if vectors.ndim != 2 or len(vectors) != len(ids):  # else Arrow would read past the rows
+        raise ValueError(f"expected {len(ids)} rows of vectors, got shape {vectors.shape}")
     dim = vectors.shape[1]
     data = np.ascontiguousarray(vectors, dtype="<f2")
     column = pa.FixedSizeBinaryArray.from_buffers(
@@ -111,9 +113,11 @@ def embedding_table(ids: Int64, vectors: Float32) -> pa.Table:
 def vectors_of(table: pa.Table) -> tuple[Int64, Float16]:
     """(n,) int64 ids and (n, dim) fp16 rows of an embedding table, without a copy of a
     one-chunk column."""
-    column = table.column("embedding").combine_chunks()
-    if isinstance(column, pa.ChunkedArray):  # an empty table has no chunk to combine
-        column = pa.concat_arrays([*column.chunks, pa.array([], column.type)])
+    chunks = table.column("embedding").chunks
+    if len(chunks) == 1:
+        column = chunks[0]
+    else:  # concat_arrays wants at least one
+        column = pa.concat_arrays([*chunks, pa.array([], table.schema.field("embedding").type)])
     width = column.type.byte_width
     data = column.buffers()[1]
     start = column.offset * width
@@ -129,7 +133,7 @@ def write_table(store: Store, name: str, table: pa.Table, *, kind: str, index_uu
     """Write ``table`` as the new file ``name``.
 
     Embeddings are stored uncompressed so that they can be read at memory speed; everything
-    else is compressed.
+    else is compressed. Every page has a checksum, which ``read_table`` compares.
     """
     labelled = table.replace_schema_metadata(
         {"clipsearch.kind": kind, "clipsearch.index": index_uuid}
@@ -143,9 +147,12 @@ def write_table(store: Store, name: str, table: pa.Table, *, kind: str, index_uu
             use_dictionary=False,
             write_statistics=["id"],
             row_group_size=max(1, len(table)),
+            write_page_checksum=True,
         )
     else:
-        pq.write_table(labelled, sink, compression="zstd", row_group_size=65_536)
+        pq.write_table(
+            labelled, sink, compression="zstd", row_group_size=65_536, write_page_checksum=True
+        )
     data = sink.getvalue()
     store.put_if_absent(name, data)
     return FileRef(name, len(table), data.size, hashlib.sha256(data).hexdigest())
@@ -172,12 +179,16 @@ def read_table(store: Store, ref: FileRef, columns: Sequence[str] | None = None)
     """Read a file the manifest names. IndexFormatError when it is missing or damaged."""
     try:
         with store.open_mapped(ref.name) as file:
-            table = pq.read_table(file, columns=None if columns is None else list(columns))
+            table = pq.read_table(
+                file,
+                columns=None if columns is None else list(columns),
+                page_checksum_verification=True,
+            )
     except FileNotFoundError:
         raise IndexFormatError(
             f"the index has lost {ref.name}: restore that file from a copy, or index again"
         ) from None
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
         raise IndexFormatError(
             f"{ref.name} in the index is damaged ({first_line}): restore that file from a copy, "
@@ -196,7 +207,14 @@ def read_tables(
 ) -> pa.Table:
     """The rows of several files, in order, as one table; an empty one when there are none."""
     wanted = schema if columns is None else pa.schema([schema.field(name) for name in columns])
-    tables = [read_table(store, ref, columns).select(wanted.names).cast(wanted) for ref in refs]
-    if not tables:
-        return wanted.empty_table()
-    return pa.concat_tables([table.replace_schema_metadata(None) for table in tables])
+    tables: list[pa.Table] = []
+    for ref in refs:
+        table = read_table(store, ref, columns).replace_schema_metadata(None)
+        try:
+            tables.append(table.select(wanted.names).cast(wanted))
+        except (pa.ArrowException, KeyError, ValueError):
+            raise IndexFormatError(
+                f"{ref.name} in the index has other columns than expected: restore that file "
+                "from a copy, or index again"
+            ) from None
+    return pa.concat_tables(tables) if tables else wanted.empty_table()

@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import struct
+import zlib
 from pathlib import Path
 from typing import Protocol
 
@@ -18,6 +20,10 @@ import pyarrow as pa
 from clipsearch.errors import IndexFormatError
 
 _TEMPORARY_PREFIX = ".tmp-"
+
+_SEAL = struct.Struct("<8sQI")  # mark, bytes before the seal, CRC-32 of their two ends
+_SEAL_MARK = b"clipseal"
+_SEALED_END = 4096
 
 
 class Store(Protocol):
@@ -81,6 +87,27 @@ def replace_file(path: Path, data: bytes | pa.Buffer) -> None:
     sync_folder(path.parent)
 
 
+def seal(data: pa.Buffer | memoryview) -> bytes:
+    """What ``sealed_size`` wants to find behind ``data`` at the end of a file.
+
+    FAISS and Arrow believe what the head and foot of a file say, and a wrong number there
+    ends the process. The seal vouches for the length and for 4 KiB at each end.
+    """
+    view = memoryview(data)
+    ends = zlib.crc32(view[-_SEALED_END:], zlib.crc32(view[:_SEALED_END]))
+    return _SEAL.pack(_SEAL_MARK, len(view), ends)
+
+
+def sealed_size(data: pa.Buffer | memoryview) -> int | None:
+    """How many bytes stand before the seal of a file's ``data``; None when the seal is missing
+    or does not fit them."""
+    view = memoryview(data)
+    size = len(view) - _SEAL.size
+    if size < 0 or bytes(view[size:]) != seal(view[:size]):
+        return None
+    return size
+
+
 class LocalStore:
     """A :class:`Store` in a local folder."""
 
@@ -90,7 +117,9 @@ class LocalStore:
     def path(self, name: str) -> Path:
         """The file behind ``name``. A name that leads out of the store is refused."""
         parts = name.split("/")
-        if not all(parts) or any(part in (".", "..") or "\\" in part for part in parts):
+        # A backslash, and the colon of a drive or a stream, lead elsewhere on Windows.
+        leads_out = any(part in ("", ".", "..") for part in parts)
+        if leads_out or any(character in name for character in "\\:\0"):
             raise IndexFormatError(f"the index names a file outside itself: {name!r}")
         return self.root.joinpath(*parts)
 

@@ -1,11 +1,13 @@
 """Thumbnails made while indexing: one Arrow file per image shard, read by mapping.
 
-``cache/thumbnails/00000.arrow`` holds ``id`` and ``image`` (WebP bytes) for the images of
-``images/00000.parquet``, in order of id. Deleting the folder loses nothing but time.
+``cache/thumbnails/00000.arrow`` holds ``id`` and ``image`` (JPEG bytes) for the images of
+``images/00000.parquet``, in order of id, and a seal behind them. Deleting the
+folder loses nothing but time.
 """
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from clipsearch.manifest import Manifest
-from clipsearch.store import replace_file
+from clipsearch.store import replace_file, seal, sealed_size
 
 _SCHEMA = pa.schema(
     [pa.field("id", pa.int64(), nullable=False), pa.field("image", pa.large_binary())]
@@ -31,29 +33,41 @@ def write_thumbnails(
     """Write the thumbnails of one image shard."""
     schema = _SCHEMA.with_metadata({"clipsearch.index": index_uuid})
     table = pa.table([pa.array(ids, pa.int64()), pa.array(images, pa.large_binary())], schema)
-    sink = pa.BufferOutputStream()
+    sink = io.BytesIO()
     with pa.ipc.new_file(sink, schema) as writer:
         writer.write_table(table)
+    with sink.getbuffer() as data:
+        mark = seal(data)
+    sink.seek(0, io.SEEK_END)
+    sink.write(mark)
     replace_file(_file(cache, shard_name), sink.getvalue())
 
 
 def read_thumbnail(cache: Path, manifest: Manifest, image_id: int) -> bytes | None:
-    """The thumbnail of one image as WebP bytes, None when the cache does not have it."""
+    """The thumbnail of one image as JPEG bytes, None when the cache does not have it."""
     for shard in manifest.images:
         if not shard.first_id <= image_id <= shard.last_id:
             continue
         try:
             with pa.memory_map(str(_file(cache, shard.name)), "r") as file:
-                reader = pa.ipc.open_file(file)
-                if reader.schema.metadata.get(b"clipsearch.index") != manifest.uuid.encode():
+                data = file.read_buffer()
+                size = sealed_size(data)
+                if size is None:
+                    return None
+                reader = pa.ipc.open_file(pa.BufferReader(data.slice(0, size)))
+                schema = reader.schema
+                if not schema.equals(_SCHEMA) or schema.metadata is None:
+                    return None
+                if schema.metadata.get(b"clipsearch.index") != manifest.uuid.encode():
                     return None
                 table = reader.read_all()
+                table.validate(full=True)  # a wrong offset would be followed anywhere
                 ids = table.column("id").to_numpy()
                 row = int(np.searchsorted(ids, image_id))
                 if row == len(ids) or ids[row] != image_id:
                     return None
-                data: bytes | None = table.column("image")[row].as_py()
-                return data
-        except (OSError, pa.ArrowException):
+                image: bytes | None = table.column("image")[row].as_py()
+                return image
+        except (OSError, pa.ArrowException, ValueError):
             return None
     return None

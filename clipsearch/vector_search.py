@@ -26,6 +26,7 @@ from clipsearch.vector_index import (
     check_queries,
     choose_kind,
     exact_search,
+    inner_products,
 )
 from clipsearch.vectors import Vectors
 
@@ -50,8 +51,10 @@ def _state(folder: Path, manifest: Manifest, space_id: str) -> dict[str, Any] | 
             and state["shards"] == [shard.sha256 for shard in shards]
             and str(state["token"]).isalnum()
             and (folder / f"{state['token']}.faiss").is_file()
+            and isinstance(state["rows"], int)
+            and state["last_id"] == (shards[-1].last_id if shards else NO_ID)
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return state if usable else None
 
@@ -78,6 +81,7 @@ def build_faiss_file(cache: Path, manifest: Manifest, space_id: str, vectors: Ve
         "generation": manifest.generation,
         "kind": index.kind,
         "rows": len(vectors.ids),
+        "vectors": len(index),
         "last_id": shards[-1].last_id if shards else NO_ID,
         "token": token,
         "shards": [shard.sha256 for shard in shards],
@@ -95,6 +99,7 @@ class VectorSearch:
     def __init__(self, vectors: Vectors, cache: Path, manifest: Manifest, space_id: str) -> None:
         self.vectors = vectors
         self._live_after: int | None = None
+        self._live: Int64 | None = None
         self._index: VectorIndex | None = None
         if choose_kind(len(vectors.ids), vectors.dim) != "exact":
             self._open_faiss(faiss_folder(cache, space_id), manifest, space_id)
@@ -106,11 +111,15 @@ class VectorSearch:
         from clipsearch.faiss_index import FaissIndex
 
         try:
-            self._index = FaissIndex.load(folder / f"{state['token']}.faiss")
+            index = FaissIndex.load(folder / f"{state['token']}.faiss")
         except IndexFormatError:  # a damaged cache costs time, never an answer
             return
-        if self._index is not None:
-            self._live_after = int(state["last_id"])
+        if index.dim != self.vectors.dim or len(index) != state.get("vectors", len(index)):
+            return
+        self._index = index
+        self._live_after = int(state["last_id"])
+        if len(self.vectors.deleted):
+            self._live = np.setdiff1d(self.vectors.ids, self.vectors.deleted)
 
     @property
     def kind(self) -> str:
@@ -120,7 +129,8 @@ class VectorSearch:
     def search(
         self, queries: Float32, k: int, *, allowed: Int64 | None = None, exact: bool = False
     ) -> tuple[Float32, Int64]:
-        """(m, dim) float32 queries -> (m, k) float32 scores and (m, k) int64 ids.
+        """(m, dim) float32 queries -> (m, k) float32 scores and (m, k) int64 ids, where k is
+        at most the number of vectors.
 
         allowed : (a,) int64 rising; only these ids may come back.
         exact : scan every vector even where a FAISS file covers them.
@@ -129,11 +139,15 @@ class VectorSearch:
         k = min(k, max(1, len(self.vectors.ids)))
         if self._index is None or exact:
             return exact_search(self.vectors.blocks(), queries, k, allowed)
-        if allowed is None and len(self.vectors.deleted):
-            allowed = np.setdiff1d(self.vectors.ids, self.vectors.deleted)
         best = TopK(len(queries), k)
-        scores, ids = self._index.search(queries, k, allowed)
-        best.add(scores, ids)
+        live = self._live
+        if allowed is not None:  # a deleted image must not take the place of a live one
+            live = np.setdiff1d(allowed, self.vectors.deleted)
+        _, ids = self._index.search(queries, k, live)
+        for row, query in enumerate(queries):
+            # Scored anew as the tail is, so that equal vectors tie wherever they are.
+            found, rows = self.vectors.take(ids[row])
+            best.add_row(row, inner_products(rows, query), found)
         tail = self.vectors.blocks(after=self._live_after)
         tail_scores, tail_ids = exact_search(tail, queries, k, allowed)
         best.add(tail_scores, tail_ids)

@@ -24,7 +24,7 @@ import numpy.typing as npt
 from clipsearch.encoder import Float32
 from clipsearch.errors import IndexFormatError
 from clipsearch.manifest import Manifest, ShardRef
-from clipsearch.shards import Float16, Int64, read_table, vectors_of
+from clipsearch.shards import Float16, Int64, embedding_schema, read_table, vectors_of
 from clipsearch.store import Store, replace_file
 
 BLOCK_ROWS = 16_384
@@ -76,8 +76,11 @@ class Vectors:
         """The (m,) ids of ``ids`` that are here and not deleted, rising, and their (m, dim)
         float32 rows."""
         wanted = np.setdiff1d(np.asarray(ids, np.int64), self.deleted)
-        wanted = np.intersect1d(wanted, self.ids, assume_unique=True)
         positions = np.searchsorted(self.ids, wanted)
+        inside = positions < len(self.ids)
+        wanted, positions = wanted[inside], positions[inside]
+        here = self.ids[positions] == wanted
+        wanted, positions = wanted[here], positions[here]
         rows = np.empty((len(wanted), self.dim), np.float32)
         start = 0
         for segment in self.segments:
@@ -126,7 +129,7 @@ class VectorCache:
                 and (self.folder / f"{token}.f16").stat().st_size >= rows * dim * 2
                 and (self.folder / f"{token}.ids").stat().st_size >= rows * 8
             )
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
             return None
         return state if whole else None
 
@@ -154,8 +157,30 @@ class VectorCache:
     def _write(self, store: Store, state: dict[str, Any] | None, covered: int) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         token = str(state["token"]) if state else secrets.token_hex(6)
+        try:
+            rows = self._write_matrix(store, token, covered, "r+b" if state else "xb")
+        except BaseException:
+            if state is None:  # half a matrix would only fill the disk
+                for suffix in (".f16", ".ids"):
+                    with contextlib.suppress(OSError):
+                        (self.folder / f"{token}{suffix}").unlink()
+            raise
+        document = {
+            "index": self._manifest.uuid,
+            "space": self._space.fingerprint,
+            "generation": self._manifest.generation,
+            "dim": self._space.dim,
+            "rows": rows,
+            "token": token,
+            "shards": _covered(self._shards),
+        }
+        replace_file(self.folder / _CURRENT, json.dumps(document, indent=1).encode())
+        self._remove_others(token)
+
+    def _write_matrix(self, store: Store, token: str, covered: int, mode: str) -> int:
+        """Write the shards after the first ``covered`` behind their rows; how many rows there
+        are then."""
         rows = sum(shard.rows for shard in self._shards[:covered])
-        mode = "r+b" if state else "xb"
         with (
             open(self.folder / f"{token}.f16", mode) as matrix,
             open(self.folder / f"{token}.ids", mode) as ids_file,
@@ -171,17 +196,7 @@ class VectorCache:
             for file in (matrix, ids_file):
                 file.flush()
                 os.fsync(file.fileno())
-        document = {
-            "index": self._manifest.uuid,
-            "space": self._space.fingerprint,
-            "generation": self._manifest.generation,
-            "dim": self._space.dim,
-            "rows": rows,
-            "token": token,
-            "shards": _covered(self._shards),
-        }
-        replace_file(self.folder / _CURRENT, json.dumps(document, indent=1).encode())
-        self._remove_others(token)
+        return rows
 
     def _remove_others(self, token: str) -> None:
         for stray in self.folder.iterdir():
@@ -235,11 +250,14 @@ class VectorCache:
 def _mapped(path: Path, dtype: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
     if 0 in shape:
         return np.empty(shape, dtype)
-    return np.memmap(path, dtype=dtype, mode="r", shape=shape)
+    # A plain view of the mapping: what is computed from it is then a plain array as well.
+    return np.asarray(np.memmap(path, dtype=dtype, mode="r", shape=shape))
 
 
 def _agrees(ids: Int64, shards: Sequence[ShardRef]) -> bool:
-    """Whether cached ids begin and end, shard by shard, where the manifest says."""
+    """Whether cached ids rise and, shard by shard, begin and end where the manifest says."""
+    if not bool((np.diff(ids) > 0).all()):
+        return False
     start = 0
     for shard in shards:
         stop = start + shard.rows
@@ -251,10 +269,10 @@ def _agrees(ids: Int64, shards: Sequence[ShardRef]) -> bool:
 
 def read_vectors(store: Store, shard: ShardRef, dim: int) -> tuple[Int64, Float16]:
     """(n,) int64 ids and (n, dim) fp16 rows of one embedding shard."""
-    ids, vectors = vectors_of(read_table(store, shard))
-    if vectors.shape[1] != dim:
+    table = read_table(store, shard)
+    if not table.schema.equals(embedding_schema(dim), check_metadata=False):
         raise IndexFormatError(
-            f"{shard.name} in the index holds vectors of {vectors.shape[1]} numbers, "
-            f"its space has {dim}"
+            f"{shard.name} in the index does not hold ids and vectors of {dim} numbers: restore "
+            "that file from a copy, or index again"
         )
-    return ids, vectors
+    return vectors_of(table)

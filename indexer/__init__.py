@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from indexer.build import BuildReport, build_index
+    from indexer.build import build_index
     from indexer.config import IndexConfig
+    from indexer.report import BuildReport
 
 __all__ = ["BuildReport", "IndexConfig", "build_index"]
 
 _HOME = {
-    "BuildReport": "indexer.build",
+    "BuildReport": "indexer.report",
     "IndexConfig": "indexer.config",
     "build_index": "indexer.build",
 }

@@ -9,7 +9,6 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -24,88 +23,36 @@ from clipsearch.errors import (
     SpaceMismatchError,
 )
 from clipsearch.images import read_image
-from clipsearch.manifest import MANIFEST_NAME, Manifest, new_manifest, read_manifest
+from clipsearch.manifest import Manifest, new_manifest, read_manifest
+from clipsearch.paths import relative_bytes
 from clipsearch.presets import choose_model, resolve_model_name
 from clipsearch.store import LocalStore
 from indexer.commit import Committer, remove_leftovers
 from indexer.config import IndexConfig
 from indexer.decode import default_threads
 from indexer.lock import writer_lock
-from indexer.plan import Plan, absolute, make_plan, read_known
+from indexer.place import make_folder, taken_away_if_nothing_came
+from indexer.plan import (
+    RETRIED_REASONS,
+    Plan,
+    absolute,
+    make_plan,
+    read_known,
+    read_skipped,
+)
+from indexer.report import BuildReport, Committed, Encoded, Event, Planned
 from indexer.runner import LocalRunner, Runner
 from indexer.scan import Scan, assign_roots, resolve_sources, scan
-from indexer.shard_task import ShardInfo, ShardTask, embed_shard
+from indexer.shard_task import ShardTask, embed_shard
 
 PathName = str | os.PathLike[str]
 
 _PROBE_IMAGES = 16
-_SHARD_ROWS = (256, 65_536)
-_THUMBNAIL_BYTES = 14_000
+_EXAMPLES = 5
+_SHARD_ROWS = (32, 65_536)
+_SHARD_ROWS_UNMEASURED = 256
+_THUMBNAIL_BYTES = 18_000
 _METADATA_BYTES = 1_500
-
-
-@dataclass(frozen=True)
-class Planned:
-    """Told before the first image is encoded.
-
-    found : files of all kinds. new : images to encode, of ``new_bytes`` bytes together.
-    seconds : about how long that will take; None when it is too little to measure.
-    disk_bytes : about how much the index will grow. model, device : what encodes.
-    """
-
-    found: int
-    new: int
-    unchanged: int
-    new_bytes: int
-    seconds: float | None
-    disk_bytes: int
-    model: str
-    device: str
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """Told as images are encoded (or found to be unreadable): ``count`` more."""
-
-    count: int
-
-
-@dataclass(frozen=True)
-class Committed:
-    """Told when a shard became searchable; ``images`` counts this run's."""
-
-    images: int
-
-
-Event = Planned | Encoded | Committed
-
-
-@dataclass(frozen=True)
-class BuildReport:
-    """What a run did. ``found`` = ``indexed`` + ``copies`` + ``skipped`` + ``ignored``.
-
-    indexed : found files that are in the index with a content of their own; of these ``new``
-    were encoded by this run. copies : found files whose content another file holds too.
-    skipped : images that could not be taken, by reason in ``skip_reasons``. ignored : files
-    that are no images, by extension in ``ignored_kinds``. missing : files that the index
-    knows and that are gone. unreadable : folders that could not be listed, and why.
-    """
-
-    index: str
-    model: str
-    found: int
-    indexed: int
-    new: int
-    copies: int
-    skipped: int
-    ignored: int
-    missing: int
-    encode_seconds: float
-    generation: int
-    skip_reasons: dict[str, int] = field(default_factory=dict)
-    skipped_examples: tuple[tuple[str, str], ...] = ()
-    ignored_kinds: dict[str, int] = field(default_factory=dict)
-    unreadable: tuple[tuple[str, str], ...] = ()
 
 
 def saved_config(index: PathName) -> IndexConfig:
@@ -144,42 +91,17 @@ def build_index(
         raise SourceError("no folder of images was named")
     place = Path(os.path.abspath(index))
     config = config or saved_config(place)
-    with _index_folder(place), writer_lock(place):
-        run = _Run(place, folders, config, device, on_event or (lambda event: None))
-        run.look()
-        run.choose_encoder(encoder, allow_download)
-        return run.carry_out(runner or LocalRunner())
-
-
-@contextlib.contextmanager
-def _index_folder(place: Path) -> Iterator[None]:
-    """Make the folder of a new index, and take it away again if nothing came of it."""
-    if place.exists() and not place.is_dir():
-        raise OptionError(f"expected a folder for the index, {place} is a file")
-    strangers = (
-        {name for name in os.listdir(place) if name not in _OWN_NAMES} if place.is_dir() else set()
-    )
-    if strangers and not (place / MANIFEST_NAME).is_file():
-        raise OptionError(
-            f"{place} is a folder with other things in it, not an index: name a new folder, "
-            f"such as {place.name}.index"
-        )
+    is_ours = make_folder(place)
     try:
-        place.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OptionError(f"cannot make the index folder {place}: {error.strerror}") from error
-    if not os.access(place, os.W_OK):
-        raise OptionError(f"no permission to write to the index at {place}")
-    try:
-        yield
+        with writer_lock(place), taken_away_if_nothing_came(place, is_ours):
+            run = _Run(place, folders, config, device, on_event or (lambda event: None))
+            run.look()
+            run.choose_encoder(encoder, allow_download)
+            return run.carry_out(runner or LocalRunner())
     finally:
-        if not (place / MANIFEST_NAME).exists():
-            shutil.rmtree(place, ignore_errors=True)
-
-
-_OWN_NAMES = frozenset(
-    {"writer.lock", "writer.json", "images", "embeddings", "paths", "skipped", "deleted", "cache"}
-)
+        if is_ours:
+            with contextlib.suppress(OSError):  # only when it is empty, the lock gone too
+                place.rmdir()
 
 
 class _Run:
@@ -206,6 +128,7 @@ class _Run:
         self.space: Space
         self.model: str
         self.loaded: Encoder | None = None
+        self.has_moved = False
 
     def look(self) -> None:
         """Scan the folders and compare with what the index knows."""
@@ -220,13 +143,26 @@ class _Run:
         )
         self.scan = scan(self.folders, roots, self.config.exclude, self.place)
         self.known = read_known(self.store, self.manifest)
-        if not self.scan.images and not self.known:
+        if not self.scan.images and not self._knows_a_file_here():
             others = sum(self.scan.ignored.values())
             raise SourceError(
                 f"no images in {', '.join(map(str, self.folders))} ({others:,} other files): "
                 "expected .jpg, .png, .webp, .heic, .tiff and the like"
             )
-        self.plan = make_plan(self.scan, self.store, self.manifest, self.known, self.threads)
+        retried = RETRIED_REASONS
+        saved = IndexConfig.from_dict(self.manifest.config)
+        if self.config.max_megapixels > saved.max_megapixels:
+            retried |= {"too_large"}
+        self.plan = make_plan(
+            self.scan, self.store, self.manifest, self.known, self.threads, retried
+        )
+
+    def _knows_a_file_here(self) -> bool:
+        return any(
+            row.root == root and row.path.startswith(prefix)
+            for row in self.known.values()
+            for root, prefix in self.scan.scanned
+        )
 
     def choose_encoder(self, name: str | None, allow_download: bool) -> None:
         """Settle the model: the index's own, else the one named, else the recommended one."""
@@ -240,6 +176,7 @@ class _Run:
                 return
             self.model = resolve_model_name(name)
             self._load(self.model, allow_download)
+            self.has_moved = True
             self.space = dataclasses.replace(self.space, model=self.model)
             spaces = {**self.manifest.spaces, saved: self.space}
             self.manifest = dataclasses.replace(self.manifest, spaces=spaces)
@@ -281,30 +218,33 @@ class _Run:
             )
         )
         before = self.manifest.generation
+        # The settings go in with the first commit, so that a run that is cut short is gone on
+        # with as it began.
+        config = self.config.to_dict()
+        changed = config != self.manifest.config or self.has_moved
+        self.manifest = dataclasses.replace(self.manifest, config=config)
         committer = Committer(self.place, self.manifest, self.known)
         if self.space.id not in self.manifest.spaces:
             committer.add_space(self.space)
         committer.note_files(self.scan, plan)
         begin = time.perf_counter()
-        infos: list[ShardInfo] = []
         work = functools.partial(embed_shard, progress=lambda count: self.tell(Encoded(count)))
         done = 0
         for info in runner.run(work, self._tasks(rows)):
             committer.add_shard(info, plan)
             done += len(info.indexed)
             self.tell(Committed(done))
-            infos.append(dataclasses.replace(info, indexed=()))
         encode_seconds = time.perf_counter() - begin
-        changed = committer.manifest.generation != before
-        committer.finish(self.scan, self.config.to_dict(), changed=changed)
-        return self._report(committer, infos, done, encode_seconds)
+        changed = changed or committer.manifest.generation != before
+        committer.finish(self.scan, changed=changed)
+        return self._report(committer, done, encode_seconds)
 
     def _estimate(self) -> tuple[float | None, int]:
         """Seconds the encoding will take, and how many files make a shard of the wanted
         length, from a trial on a few of the images."""
         files = self.plan.encode
         if self.loaded is None or len(files) <= _PROBE_IMAGES:
-            return None, _SHARD_ROWS[0]
+            return None, _SHARD_ROWS_UNMEASURED
         step = len(files) // _PROBE_IMAGES
         pixels: list[np.ndarray] = []
         begin = time.perf_counter()
@@ -320,7 +260,7 @@ class _Run:
                 pixels.append(image.pixels)
         decoding = (time.perf_counter() - begin) / _PROBE_IMAGES
         if not pixels:
-            return None, _SHARD_ROWS[0]
+            return None, _SHARD_ROWS_UNMEASURED
         batch = np.stack(pixels)
         self.loaded.encode_images(batch[:1])  # the first call sets things up
         begin = time.perf_counter()
@@ -350,22 +290,18 @@ class _Run:
                 config=self.config,
             )
 
-    def _report(
-        self, committer: Committer, infos: list[ShardInfo], done: int, encode_seconds: float
-    ) -> BuildReport:
+    def _report(self, committer: Committer, done: int, encode_seconds: float) -> BuildReport:
         known = read_known(self.store, committer.manifest)
         here = [known[found.key] for found in self.scan.images if found.key in known]
-        lost = [skipped for info in infos for skipped in info.skipped]
         reasons: dict[str, int] = {}
         examples: list[tuple[str, str]] = []
-        from indexer.plan import read_skipped
-
         wanted = {found.key for found in self.scan.images} - {(row.root, row.path) for row in here}
         for row in read_skipped(self.store, committer.manifest).to_pylist():
             if (row["root"], row["path"]) in wanted:
                 reasons[row["reason"]] = reasons.get(row["reason"], 0) + 1
-        for skipped in lost[:5]:
-            examples.append((absolute(committer.manifest, skipped.file), skipped.message))
+                if len(examples) < _EXAMPLES:
+                    place = Path(self.manifest.root(row["root"]).path, relative_bytes(row["path"]))
+                    examples.append((str(place), row["message"]))
         distinct = len({row.id for row in here})
         return BuildReport(
             index=str(self.place),

@@ -15,6 +15,7 @@ from clipsearch.cli.output import counted, display_path, for_display, human_byte
 from clipsearch.cli.places import device_option, index_option, index_to_write
 from clipsearch.cli.settings import offline
 from clipsearch.errors import ModelNotChosenError, OptionError
+from indexer.report import BuildReport
 
 
 @click.command()
@@ -33,7 +34,8 @@ from clipsearch.errors import ModelNotChosenError, OptionError
     "--exclude",
     multiple=True,
     metavar="PATTERN",
-    help="Pass over names or relative paths like this (*.tmp, private/*). May repeat.",
+    help="Pass over names or relative paths like this (*.tmp, private/*). May repeat. Kept for "
+    "later runs; --exclude '' takes it back.",
 )
 @click.option(
     "--decode",
@@ -67,11 +69,13 @@ def index(
     \b
       clipsearch index ~/Pictures --index photos.index
     """
-    from indexer.build import BuildReport, build_index, saved_config
+    from indexer.build import build_index, saved_config
     from indexer.progress import TerminalProgress
 
     place = index_to_write(index_path)
     given = {name: value for name, value in settings.items() if value not in (None, ())}
+    if "exclude" in given:  # an empty pattern takes back what an earlier run saved
+        given["exclude"] = tuple(pattern for pattern in given["exclude"] if pattern)
     if "workers" in given:
         given["decode_threads"] = given.pop("workers")
     config = dataclasses.replace(saved_config(place), **given)
@@ -97,13 +101,10 @@ def index(
         except ModelNotChosenError:
             if not (sys.stdin.isatty() and sys.stderr.isatty()) or offline():
                 raise
-            report = build(_ask_for_model(), True)
+            model = _ask_for_model()
+            report = build(model, True)
     except KeyboardInterrupt:
-        again = f"clipsearch index {shlex.join(folders)} --index {shlex.quote(str(place))}"
-        click.echo(
-            "\nInterrupted. Every finished shard is saved and searchable; go on with:\n  " + again,
-            err=True,
-        )
+        click.echo(_interrupted(folders, place, model, given), err=True)
         return INTERRUPTED
     if as_json:
         import json
@@ -111,6 +112,24 @@ def index(
         click.echo(json.dumps(dataclasses.asdict(report)))
     _tell(report, place)
     return PARTIAL if report.skipped or report.unreadable else FOUND
+
+
+def _interrupted(
+    folders: tuple[str, ...], place: Path, model: str | None, given: dict[str, Any]
+) -> str:
+    """What to tell when a run was cut short: what is saved, and the command to go on with."""
+    words = ["clipsearch", "index", *folders, "--index", str(place)]
+    if (place / "manifest.json").is_file():
+        saved = "Every finished part is saved and searchable"
+    else:
+        # Nothing was finished, so the index does not know yet how it was to be built.
+        saved = "Nothing was finished yet"
+        words += ["--model", model] if model is not None else []
+        for name, value in given.items():
+            option = "--workers" if name == "decode_threads" else "--" + name.replace("_", "-")
+            for one in value if isinstance(value, tuple) else (value,):
+                words += [option, str(one)]
+    return f"\nInterrupted. {saved}; go on with:\n  {shlex.join(words)}"
 
 
 def _ask_for_model() -> str:
@@ -129,7 +148,7 @@ def _ask_for_model() -> str:
     return preset.model if answer == "1" else BUILT_IN
 
 
-def _tell(report: Any, place: Path) -> None:
+def _tell(report: BuildReport, place: Path) -> None:
     """The account of a run, for a person, on standard error."""
 
     def say(text: str) -> None:
@@ -139,7 +158,7 @@ def _tell(report: Any, place: Path) -> None:
         rate = report.new / max(report.encode_seconds, 1e-9)
         say(
             f"Indexed {counted(report.new, 'image')} in {human_seconds(report.encode_seconds)} "
-            f"({rate:.3g} images/s)."
+            f"({f'{rate:,.0f}' if rate >= 10 else f'{rate:.2g}'} images/s)."
         )
     else:
         say("Nothing new to encode.")
@@ -163,6 +182,8 @@ def _tell(report: Any, place: Path) -> None:
         say(f"Skipped: {reasons}.")
         for path, message in report.skipped_examples:
             say(f"  {for_display(path)}: {message}")
+        if report.skipped > len(report.skipped_examples):
+            say(f"  and {report.skipped - len(report.skipped_examples):,} more")
     for folder, why in report.unreadable[:5]:
         say(f"Could not list {for_display(folder)}: {why}")
     if report.new:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -13,7 +14,7 @@ import pyarrow as pa
 
 from clipsearch import __version__
 from clipsearch.encoder import Space
-from clipsearch.image_index import cache_folder
+from clipsearch.generation import cache_folder
 from clipsearch.manifest import Manifest, utc_now, write_manifest
 from clipsearch.paths import FORGOTTEN, MISSING, PRESENT, read_paths
 from clipsearch.shards import (
@@ -60,15 +61,23 @@ class Committer:
     def note_files(self, scan: Scan, plan: Plan) -> None:
         """Commit what needs no encoding: copies, moved, touched and vanished files."""
         rows = [self._path_row(found, image_id) for found, image_id in plan.known]
+        # A place that is gone or about to get another content holds its image no longer.
+        left = {(gone.root, gone.path) for gone in plan.vanished}
+        left.update(found.key for found in plan.encode)
+        left.update(copy.key for copies in plan.same_as.values() for copy in copies.files)
         held = {row["id"] for row in rows} | {
-            row.id
-            for row in self._known.values()
-            if row.state == PRESENT and row not in plan.vanished
+            row.id for key, row in self._known.items() if row.state == PRESENT and key not in left
         }
         for gone in plan.vanished:
             # A file that moved, or a copy that went, is no loss: forget the old place.
             state = FORGOTTEN if gone.id in held else MISSING
             rows.append({**dataclasses.asdict(gone), "state": state})
+        # A file that was missing and turned up elsewhere has moved, too.
+        again = {image_id for _, image_id in plan.known}
+        here = {found.key for found in scan.images}
+        for key, row in self._known.items():
+            if row.state == MISSING and row.id in again and key not in here:
+                rows.append({**dataclasses.asdict(row), "state": FORGOTTEN})
         skipped = self._skipped_rows(scan, plan)
         if rows or skipped is not None:
             self._commit(rows, skipped)
@@ -111,29 +120,25 @@ class Committer:
                 **self.manifest.embeddings,
                 task.space_id: (*of_space, info.embeddings),
             }
-        self._commit(rows, table, **changes)
+        # Where a file changed, nothing may hold its former content any more.
+        bury = any((row["root"], row["path"]) in self._known for row in rows)
+        self._commit(rows, table, bury=bury, **changes)
         VectorCache(cache_folder(self.index), self.manifest, task.space_id).update(self._store)
 
-    def finish(self, scan: Scan, config: dict[str, Any], *, changed: bool) -> None:
+    def finish(self, scan: Scan, *, changed: bool) -> None:
         """Merge the small tables, bury what no file holds any more, bring the cache up."""
-        orphans = self._orphans()
-        if changed or orphans is not None or config != self.manifest.config:
-            scanned = {root for root, prefix in scan.scanned if not prefix}
-            now = utc_now()
-            roots = tuple(
-                dataclasses.replace(root, scanned_at=now) if root.id in scanned else root
-                for root in self.manifest.roots
-            )
-            changes: dict[str, Any] = {"roots": roots, "config": config}
-            if orphans is not None:
-                changes["deleted"] = write_table(
-                    self._store,
-                    f"deleted/{self.manifest.generation + 1:07d}.parquet",
-                    orphans,
-                    kind="deleted",
-                    index_uuid=self.manifest.uuid,
-                )
-            self._commit([], None, merge=len(self.manifest.paths) > 1, **changes)
+        scanned = {root for root, prefix in scan.scanned if not prefix}
+        now = utc_now()
+        roots = tuple(
+            dataclasses.replace(root, scanned_at=now) if root.id in scanned else root
+            for root in self.manifest.roots
+        )
+        if changed or self._orphans(self.manifest) is not None:
+            self._commit([], None, merge=len(self.manifest.paths) > 1, bury=True, roots=roots)
+        else:
+            # Nothing is new, so this is no new generation; only the scan was.
+            self.manifest = dataclasses.replace(self.manifest, roots=roots)
+            write_manifest(self._store, self.manifest)
         for space_id in self.manifest.spaces:
             cache = VectorCache(cache_folder(self.index), self.manifest, space_id)
             cache.update(self._store)
@@ -142,12 +147,12 @@ class Committer:
             vectors = cache.open(self._store, np.sort(deleted))
             build_faiss_file(cache_folder(self.index), self.manifest, space_id, vectors)
 
-    def _orphans(self) -> pa.Table | None:
+    def _orphans(self, manifest: Manifest) -> pa.Table | None:
         """All tombstones, when there are new ones: images that no path row names."""
-        ids = read_tables(self._store, self.manifest.images, IMAGE_SCHEMA, ["id"]).column("id")
-        held = read_paths(self._store, self.manifest).column("id").to_numpy()
+        ids = read_tables(self._store, manifest.images, IMAGE_SCHEMA, ["id"]).column("id")
+        held = read_paths(self._store, manifest).column("id").to_numpy()
         orphans = np.setdiff1d(ids.to_numpy(), held)
-        known = self.manifest.deleted.rows if self.manifest.deleted else 0
+        known = manifest.deleted.rows if manifest.deleted else 0
         if len(orphans) == known:
             return None
         return pa.table([pa.array(orphans, pa.int64())], schema=DELETED_SCHEMA)
@@ -200,6 +205,7 @@ class Committer:
         skipped: pa.Table | None,
         *,
         merge: bool = False,
+        bury: bool = False,
         **changes: Any,
     ) -> None:
         generation = self.manifest.generation + 1
@@ -229,6 +235,13 @@ class Committer:
             merged = read_paths(self._store, with_new)
             ref = write_table(self._store, name, merged, kind="paths", index_uuid=uuid)
             changes["paths"] = (ref,)
+        orphans = self._orphans(dataclasses.replace(self.manifest, **changes)) if bury else None
+        if orphans is not None:
+            name = f"deleted/{generation:07d}.parquet"
+            self._store.delete(name)
+            changes["deleted"] = write_table(
+                self._store, name, orphans, kind="deleted", index_uuid=uuid
+            )
         if skipped is not None:
             name = f"skipped/{generation:07d}.parquet"
             self._store.delete(name)
@@ -252,5 +265,6 @@ def remove_leftovers(store: LocalStore, manifest: Manifest) -> None:
     for folder in ("images", "embeddings", "paths", "skipped", "deleted"):
         for name in store.list(folder):
             if name.endswith(".parquet") and name not in named:
-                store.delete(name)
+                with contextlib.suppress(OSError):  # still mapped by a reader on Windows
+                    store.delete(name)
     store.remove_temporary_files()

@@ -14,21 +14,21 @@ from filelock import FileLock, Timeout
 from clipsearch.errors import IndexLockedError
 from clipsearch.manifest import utc_now
 
-_LOCK = "writer.lock"
-_HOLDER = "writer.json"
+LOCK_NAME = "writer.lock"
+HOLDER_NAME = "writer.json"
 
 
 @contextlib.contextmanager
 def writer_lock(index: Path) -> Iterator[None]:
     """Hold the writer's lock of ``index``; IndexLockedError names who holds it already."""
-    lock = FileLock(index / _LOCK)
+    lock = FileLock(index / LOCK_NAME)
     try:
         lock.acquire(timeout=0)
     except Timeout:
         raise IndexLockedError(
             f"another process is writing to {index}{_holder(index)}: wait for it, or stop it"
         ) from None
-    holder = index / _HOLDER
+    holder = index / HOLDER_NAME
     try:
         # Only for the message above; the lock itself is the system's.
         document = {"pid": os.getpid(), "host": socket.gethostname(), "since": utc_now()}
@@ -42,7 +42,7 @@ def writer_lock(index: Path) -> Iterator[None]:
 
 def _holder(index: Path) -> str:
     try:
-        document = json.loads((index / _HOLDER).read_text(encoding="utf-8"))
+        document = json.loads((index / HOLDER_NAME).read_text(encoding="utf-8"))
         return f" (process {document['pid']} on {document['host']}, since {document['since']})"
     except (OSError, ValueError, KeyError, TypeError):
         return ""

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -105,12 +106,14 @@ def make_plan(
     manifest: Manifest,
     known: dict[tuple[int, bytes], KnownPath],
     threads: int,
+    retried: frozenset[str] = RETRIED_REASONS,
 ) -> Plan:
     """Tell new, changed, moved, copied, vanished and unchanged files apart.
 
     Path, size and time of change decide first. Only a file that is new or changed *and* as
     long as some other content is read and hashed here; all others are hashed when they are
-    read to be encoded.
+    read to be encoded. ``retried`` are the reasons for which a skipped file is tried again
+    although it has not changed.
     """
     plan = Plan()
     skipped = {
@@ -130,13 +133,13 @@ def make_plan(
         if (
             was_skipped is not None
             and was_skipped[:2] == (found.size, found.mtime_ns)
-            and was_skipped[2] not in RETRIED_REASONS
+            and was_skipped[2] not in retried
         ):
             plan.skipped.append(found)
             continue
         fresh.append(found)
     _group_by_content(plan, fresh, store, manifest, threads)
-    plan.vanished = _vanished(scan, known)
+    plan.vanished = _vanished(scan, manifest, known)
     return plan
 
 
@@ -193,16 +196,24 @@ def _known_contents(
     return {(length, sha): id_ for length, sha, id_ in zip(lengths, hashes, ids, strict=True)}
 
 
-def _vanished(scan: Scan, known: dict[tuple[int, bytes], KnownPath]) -> list[KnownPath]:
-    """Rows that a scanned folder should hold and does not, folders that could not be listed
-    left out of it."""
+def _vanished(
+    scan: Scan, manifest: Manifest, known: dict[tuple[int, bytes], KnownPath]
+) -> list[KnownPath]:
+    """Rows that a scanned folder should hold and does not. What lies in a place that the scan
+    passed over is not gone."""
     seen = {found.key for found in scan.images}
-    if scan.unreadable:
-        return []
-    return [
+    gone = [
         row
         for key, row in known.items()
         if row.state != MISSING
         and key not in seen
         and any(row.root == root and row.path.startswith(prefix) for root, prefix in scan.scanned)
     ]
+    if not scan.passed_over:
+        return gone
+    return [row for row in gone if not _passed_over(scan, manifest, row)]
+
+
+def _passed_over(scan: Scan, manifest: Manifest, row: KnownPath) -> bool:
+    path = Path(manifest.root(row.root).path, relative_bytes(row.path))
+    return any(str(place) in scan.passed_over for place in (path, *path.parents))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any, Self
@@ -9,7 +10,9 @@ from typing import Any, Self
 import click
 
 from clipsearch.cli.output import counted, display_path, for_display, human_bytes, human_seconds
-from indexer.build import Encoded, Event, Planned
+from indexer.report import Encoded, Event, Planned
+
+_BAR = "{percentage:3.0f}% |{bar}| {n:,}/{total:,} {rate_fmt}, {remaining} left"
 
 
 class TerminalProgress:
@@ -51,4 +54,13 @@ class TerminalProgress:
         if sys.stderr.isatty():
             from tqdm import tqdm
 
-            self._bar = tqdm(total=plan.new, unit=" images", file=sys.stderr, dynamic_ncols=True)
+            width = os.get_terminal_size(sys.stderr.fileno()).columns
+            self._bar = tqdm(
+                total=plan.new,
+                unit=" images",
+                file=sys.stderr,
+                # A terminal that does not know its width says 0, and would get an empty bar.
+                ncols=None if width else 80,
+                dynamic_ncols=width > 0,
+                bar_format=_BAR,
+            )

@@ -44,12 +44,15 @@ class Scan:
     ignored : how many other files there were, by extension.
     scanned : (root id, relative prefix) of every folder walked, b"" for a whole root.
     unreadable : folders that could not be listed, with the reason.
+    passed_over : absolute paths of what was not looked at: hidden and excluded folders, excluded
+    files, other indexes, and folders that could not be listed. Nothing there counts as gone.
     """
 
     images: list[FoundFile] = field(default_factory=list)
     ignored: Counter[str] = field(default_factory=Counter)
     scanned: list[tuple[int, bytes]] = field(default_factory=list)
     unreadable: list[tuple[str, str]] = field(default_factory=list)
+    passed_over: set[str] = field(default_factory=set)
 
     @property
     def found(self) -> int:
@@ -95,10 +98,14 @@ def scan(
     the folder) are passed over. Links to folders are followed, each real folder once.
     """
     result = Scan()
-    visited: set[tuple[int, int]] = set()
+    visited = _identity(index)  # the index is passed over whatever path leads to it
     by_depth = sorted(roots, key=lambda root: -len(Path(root.path).parts))
     for folder in sorted(folders):
-        for entry, directory in _walk(folder, folder, exclude, index, visited, result):
+        for entry, directory in _walk(folder, exclude, index, visited, result):
+            # What macOS leaves beside files on foreign disks; named .jpg, but no image.
+            if entry.name.startswith("._"):
+                result.ignored["._*"] += 1
+                continue
             extension = os.path.splitext(entry.name)[1].lower()
             if extension not in IMAGE_EXTENSIONS:
                 result.ignored[extension or "no extension"] += 1
@@ -128,14 +135,13 @@ def scan(
 
 
 def _walk(
-    folder: Path,
     top: Path,
     exclude: Sequence[str],
     index: Path,
     visited: set[tuple[int, int]],
     result: Scan,
 ) -> Iterator[tuple[os.DirEntry[str], Path]]:
-    pending = [folder]
+    pending = [top]
     while pending:
         directory = pending.pop()
         try:
@@ -147,10 +153,12 @@ def _walk(
                 entries = sorted(listing, key=lambda entry: entry.name)
         except OSError as error:
             result.unreadable.append((str(directory), error.strerror or str(error)))
+            result.passed_over.add(str(directory))
             continue
         for entry in entries:
             path = directory / entry.name
             if exclude and _excluded(path.relative_to(top).as_posix(), entry.name, exclude):
+                result.passed_over.add(str(path))
                 continue
             try:
                 is_folder = entry.is_dir()
@@ -158,8 +166,18 @@ def _walk(
                 is_folder = False
             if not is_folder:
                 yield entry, directory
-            elif not entry.name.startswith((".", "@eaDir")) and not _is_index(path, index):
+            elif entry.name.startswith((".", "@eaDir")) or _is_index(path, index):
+                result.passed_over.add(str(path))
+            else:
                 pending.append(path)
+
+
+def _identity(folder: Path) -> set[tuple[int, int]]:
+    try:
+        info = folder.stat()
+    except OSError:
+        return set()
+    return {(info.st_dev, info.st_ino)} if info.st_ino else set()
 
 
 def _is_index(path: Path, index: Path) -> bool:

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from clipsearch.encoder import Encoder, load_encoder
 from clipsearch.errors import ImageError, SpaceMismatchError
-from clipsearch.image_index import cache_folder
+from clipsearch.generation import cache_folder
 from clipsearch.images import DecodedImage
 from clipsearch.manifest import ShardRef
 from clipsearch.paths import relative_bytes

@@ -273,6 +273,8 @@ def test_fingerprint_is_stable_between_processes() -> None:
     code = (
         "from clipsearch.encoder import load_encoder\n"
         "print(load_encoder('mini', device='cpu').space.fingerprint)\n"
+        "import logging\n"
+        "assert logging.getLogger().handlers == []\n"
     )
     run = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True
@@ -347,7 +349,7 @@ def test_geometry_follows_the_config(copy: Path) -> None:
 
 
 def test_checksum_of_large_weights_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from clipsearch import open_clip_encoder as module
+    from clipsearch import fingerprint as module
 
     weights = tmp_path / "weights.bin"
     weights.write_bytes(b"a" * 1000)
@@ -532,7 +534,9 @@ def test_quick_gelu_follows_the_weights(hub_cache: Path) -> None:
             load_encoder(name)
 
 
-def test_the_surroundings_are_left_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_surroundings_are_left_as_they_were(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     import os
 
     import torch
@@ -545,7 +549,9 @@ def test_the_surroundings_are_left_as_they_were(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     root = logging.getLogger()
     before = (list(root.handlers), list(root.filters), torch.get_num_threads())
-    load_encoder("mini", device="cpu")
+    with caplog.at_level(logging.DEBUG):
+        load_encoder("mini", device="cpu")
+    assert caplog.records == []
     assert (list(root.handlers), list(root.filters), torch.get_num_threads()) == before
     assert constants.HF_HUB_OFFLINE is False
     assert "HF_HUB_OFFLINE" not in os.environ

@@ -49,6 +49,14 @@ class LazyGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in _COMMANDS.items()])
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            # Here, because click itself would exit with 1, which says that nothing was found.
+            silence_stdout()
+            return FOUND
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
@@ -70,6 +78,12 @@ def cli(ctx: click.Context) -> None:
     Index a folder once; then search it, and classify all of it against any labels, as often
     as you like, without an image being opened again.
     """
+
+
+def silence_stdout() -> None:
+    """The reader has had enough, as with ``| head -1``: that is no failure. Whatever Python
+    would still flush at exit must not complain either."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _one_line(error: BaseException) -> str:
@@ -102,9 +116,7 @@ def run(arguments: list[str]) -> int:
         click.echo("Interrupted.", err=True)
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader has had enough, as with `| head -1`: that is no failure. Whatever Python
-        # would still flush at exit must not complain either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        silence_stdout()
         return FOUND
     except ClipsearchError as error:
         if debug:

@@ -17,6 +17,7 @@ from clipsearch.cli.output import (
     display_path,
     for_display,
     format_options,
+    human_seconds,
     json_line,
     on_terminal,
     path_fields,
@@ -158,7 +159,7 @@ def _tell_speed(result: Classification, out: Path | None) -> None:
     texts = result.texts_encoded + result.texts_cached
     click.echo(
         f"Scored {counted(len(result), 'image')} against "
-        f"{counted(len(result.label_names), 'label')} in {result.seconds:.3f} s "
+        f"{counted(len(result.label_names), 'label')} in {human_seconds(result.seconds)} "
         f"({rate:,.0f} images/s); no image was opened. "
         f"Of {counted(texts, 'prompt')} {result.texts_cached:,} were remembered.",
         err=True,

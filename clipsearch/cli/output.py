@@ -83,8 +83,9 @@ def path_fields(path: Path) -> dict[str, str]:
 
 
 def json_line(document: dict[str, Any]) -> bytes:
-    """One line of NDJSON."""
-    return json.dumps(document, ensure_ascii=False, allow_nan=False).encode("utf-8") + b"\n"
+    """One line of NDJSON; what is no text in a string becomes a question mark."""
+    text = json.dumps(document, ensure_ascii=False, allow_nan=False)
+    return text.encode("utf-8", "replace") + b"\n"
 
 
 def csv_lines(rows: Iterable[Sequence[object]]) -> bytes:
@@ -133,9 +134,11 @@ def human_bytes(count: float) -> str:
 
 
 def human_seconds(seconds: float) -> str:
-    """90 -> "1 min 30 s"."""
-    if seconds < 1:
-        return "a second"
+    """90 -> "1 min 30 s", 0.0123 -> "12 ms"."""
+    if seconds < 0.1:
+        return f"{seconds * 1000:.2g} ms"
+    if seconds < 10:
+        return f"{seconds:.1f} s"
     if seconds < 60:
         return f"{seconds:.0f} s"
     if seconds < 3600:

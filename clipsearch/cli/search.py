@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
 from typing import Any
 
@@ -11,6 +13,7 @@ from clipsearch.cli import FOUND, NOTHING_FOUND
 from clipsearch.cli.output import (
     csv_lines,
     display_path,
+    for_display,
     format_options,
     json_line,
     on_terminal,
@@ -24,7 +27,7 @@ from clipsearch.cli.places import (
     index_option,
     moved_model_option,
 )
-from clipsearch.errors import QueryError
+from clipsearch.errors import ImageError, QueryError
 from clipsearch.records import Hits
 
 
@@ -38,10 +41,10 @@ class ScoreOrNone(click.ParamType[Any]):
     ) -> float | None:
         if value is None or str(value).lower() == "none":
             return None
-        try:
-            return float(value)
-        except ValueError:
-            self.fail(f"expected a number such as 0.25, or none; got {value!r}", param, ctx)
+        with contextlib.suppress(ValueError):
+            if math.isfinite(float(value)):
+                return float(value)
+        self.fail(f"expected a number such as 0.25, or none; got {value!r}", param, ctx)
 
 
 def _hit_options(function: Any) -> Any:
@@ -114,7 +117,11 @@ def similar(
     from clipsearch.image_index import open_index
 
     opened = open_index(existing_index(index_path), model=model, device=device)
-    return _print_hits(opened.similar(image, k=k, min_score=min_score, exact=exact), output)
+    try:
+        hits = opened.similar(image, k=k, min_score=min_score, exact=exact)
+    except ImageError as error:
+        raise ImageError(error.reason, f"cannot take {for_display(image)}: {error}") from error
+    return _print_hits(hits, output)
 
 
 def _print_hits(hits: Hits, output: str | None) -> int:

@@ -41,6 +41,8 @@ def default_map() -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
+        if os.environ.get("CLIPSEARCH_CONFIG"):
+            raise OptionError(f"CLIPSEARCH_CONFIG names a file that is not there: {path}") from None
         return {}
     except (OSError, UnicodeDecodeError) as error:
         raise OptionError(f"cannot read the settings in {path}: {error}") from error

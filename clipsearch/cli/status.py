@@ -31,7 +31,7 @@ def status(index_path: str | None, as_json: bool) -> int:
         ("index", for_display(report.path)),
         ("images", f"{report.images:,} ({files})"),
         ("skipped", counted(report.skipped, "image")),
-        ("model", f"{for_display(str(report.model))}, {report.dim} numbers an image"),
+        ("model", f"{for_display(str(report.model))} (vectors of {report.dim} numbers)"),
         ("space", str(report.space)),
         ("size", f"{human_bytes(report.truth_bytes)} + {human_bytes(report.cache_bytes)} cache"),
         ("search", report.search_kind),

@@ -1,0 +1,103 @@
+"""One generation of an index, opened: its vectors mapped, its tables at hand."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from clipsearch.encoder import Space
+from clipsearch.errors import IndexFormatError
+from clipsearch.manifest import Manifest, read_manifest
+from clipsearch.paths import PathTable
+from clipsearch.shards import DELETED_SCHEMA, IMAGE_SCHEMA, read_tables
+from clipsearch.store import LocalStore
+from clipsearch.vector_search import VectorSearch
+from clipsearch.vectors import VectorCache, Vectors
+
+
+def cache_folder(index: Path) -> Path:
+    """The cache folder inside an index."""
+    return index / "cache"
+
+
+def user_cache_folder(index_uuid: str) -> Path:
+    """Where the cache of a read-only index goes instead."""
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("clipsearch", appauthor=False), "indexes", index_uuid)
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One generation of an index, opened. Threads may share it; it never changes."""
+
+    manifest: Manifest
+    space: Space
+    cache: Path
+    vectors: Vectors
+    search: VectorSearch
+    store: LocalStore
+
+    @functools.cached_property
+    def paths(self) -> PathTable:
+        """The paths table, read when it is first asked for."""
+        return PathTable(self.store, self.manifest)
+
+    @functools.cached_property
+    def hashes(self) -> dict[bytes, int]:
+        """Content hash to id, read when it is first asked for."""
+        table = read_tables(self.store, self.manifest.images, IMAGE_SCHEMA, ["id", "sha256"])
+        return dict(
+            zip(table.column("sha256").to_pylist(), table.column("id").to_pylist(), strict=True)
+        )
+
+
+def open_generation(index: Path) -> Generation:
+    """Open the newest generation, however often a writer makes another meanwhile."""
+    store = LocalStore(index)
+    while True:
+        manifest = read_manifest(store, str(index))
+        try:
+            return _open_manifest(index, store, manifest)
+        except IndexFormatError:
+            # A writer clears away the tables that its new manifest no longer names.
+            if is_of(read_manifest(store, str(index)), manifest):
+                raise
+
+
+def is_of(fresh: Manifest, manifest: Manifest) -> bool:
+    """Whether both are the same generation of the same index."""
+    return (fresh.uuid, fresh.generation) == (manifest.uuid, manifest.generation)
+
+
+def _open_manifest(index: Path, store: LocalStore, manifest: Manifest) -> Generation:
+    if manifest.default_space is None:
+        raise IndexFormatError(
+            f"the index at {index} holds no images yet: add some with "
+            f"'clipsearch index FOLDER --index {index}'"
+        )
+    if manifest.default_space not in manifest.spaces:
+        raise IndexFormatError(f"the index at {index} names a space that it does not hold")
+    space = manifest.spaces[manifest.default_space]
+    deleted_refs = [manifest.deleted] if manifest.deleted else []
+    deleted = np.sort(read_tables(store, deleted_refs, DELETED_SCHEMA).column("id").to_numpy())
+    cache = cache_folder(index)
+    vector_cache = VectorCache(cache, manifest, manifest.default_space)
+    if not vector_cache.covers_all():
+        if not os.access(index, os.W_OK):
+            cache = user_cache_folder(manifest.uuid)
+            vector_cache = VectorCache(cache, manifest, manifest.default_space)
+        # The tail that a writer has just committed is read from its shards; a cache that is
+        # gone, foreign or elsewhere is made anew.
+        if not vector_cache.usable():
+            # Without room or the right to write, the shards answer, more slowly.
+            with contextlib.suppress(OSError):
+                vector_cache.build(store)
+    vectors = vector_cache.open(store, deleted)
+    search = VectorSearch(vectors, cache, manifest, manifest.default_space)
+    return Generation(manifest, space, cache, vectors, search, store)

@@ -1,0 +1,67 @@
+"""The folder of an index: made for a new one, taken away when nothing came of it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from clipsearch.errors import IndexFormatError, OptionError
+from clipsearch.manifest import MANIFEST_NAME
+from indexer.lock import HOLDER_NAME, LOCK_NAME
+
+_OWN_FOLDERS = ("images", "embeddings", "paths", "skipped", "deleted", "cache")
+_OWN_NAMES = frozenset({LOCK_NAME, HOLDER_NAME, *_OWN_FOLDERS})
+
+
+def make_folder(place: Path) -> bool:
+    """Make the folder of a new index; True when it was not there before.
+
+    OptionError for a place that holds something else: only an empty folder, an index, or what
+    a killed first run left (its lock is there) will do.
+    """
+    if place.exists() and not place.is_dir():
+        raise OptionError(f"expected a folder for the index, {place} is a file")
+    if not (place / MANIFEST_NAME).is_file():
+        for name in ("paths", "skipped"):  # written right before a manifest, never without one
+            if (place / LOCK_NAME).is_file() and any((place / name).glob("*.parquet")):
+                raise IndexFormatError(
+                    f"{place} holds an index that has lost its {MANIFEST_NAME}: restore that file "
+                    "from a copy, or remove the folder and index again"
+                )
+    strangers = (
+        {name for name in os.listdir(place) if name not in _OWN_NAMES} if place.is_dir() else set()
+    )
+    if place.is_dir() and any(place.iterdir()) and not (place / LOCK_NAME).is_file():
+        strangers.update(_OWN_FOLDERS)  # "images" and "cache" may be anybody's
+    if strangers and not (place / MANIFEST_NAME).is_file():
+        raise OptionError(
+            f"{place} is a folder with other things in it, not an index: name a new folder, "
+            f"such as {place.name}.index"
+        )
+    try:
+        place.mkdir(parents=True)
+        is_new = True
+    except FileExistsError:
+        is_new = False
+    except OSError as error:
+        raise OptionError(f"cannot make the index folder {place}: {error.strerror}") from error
+    if not os.access(place, os.W_OK):
+        raise OptionError(f"no permission to write to the index at {place}")
+    return is_new
+
+
+@contextlib.contextmanager
+def taken_away_if_nothing_came(place: Path, is_ours: bool) -> Iterator[None]:
+    """Clear what a first run wrote when it ends without a manifest. Entered with the writer's
+    lock held: the folder of another run that is still at work is not touched."""
+    try:
+        yield
+    finally:
+        if not (place / MANIFEST_NAME).exists():
+            if is_ours:
+                shutil.rmtree(place, ignore_errors=True)
+            for name in _OWN_FOLDERS:  # in a folder that was there, and held nothing else
+                shutil.rmtree(place / name, ignore_errors=True)

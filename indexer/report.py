@@ -1,0 +1,69 @@
+"""What a run tells while it works, and its account at the end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Planned:
+    """Told before the first image is encoded.
+
+    found : files of all kinds. new : images to encode, of ``new_bytes`` bytes together.
+    seconds : about how long that will take; None when it is too little to measure.
+    disk_bytes : about how much the index will grow. model, device : what encodes.
+    """
+
+    found: int
+    new: int
+    unchanged: int
+    new_bytes: int
+    seconds: float | None
+    disk_bytes: int
+    model: str
+    device: str
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Told as images are encoded (or found to be unreadable): ``count`` more."""
+
+    count: int
+
+
+@dataclass(frozen=True)
+class Committed:
+    """Told when a shard became searchable; ``images`` counts this run's."""
+
+    images: int
+
+
+Event = Planned | Encoded | Committed
+
+
+@dataclass(frozen=True)
+class BuildReport:
+    """What a run did. ``found`` = ``indexed`` + ``copies`` + ``skipped`` + ``ignored``.
+
+    indexed : found files that are in the index with a content of their own; of these ``new``
+    were encoded by this run. copies : found files whose content another file holds too.
+    skipped : images that could not be taken, by reason in ``skip_reasons``. ignored : files
+    that are no images, by extension in ``ignored_kinds``. missing : files that the index
+    knows and that are gone. unreadable : folders that could not be listed, and why.
+    """
+
+    index: str
+    model: str
+    found: int
+    indexed: int
+    new: int
+    copies: int
+    skipped: int
+    ignored: int
+    missing: int
+    encode_seconds: float
+    generation: int
+    skip_reasons: dict[str, int] = field(default_factory=dict)
+    skipped_examples: tuple[tuple[str, str], ...] = ()
+    ignored_kinds: dict[str, int] = field(default_factory=dict)
+    unreadable: tuple[tuple[str, str], ...] = ()
