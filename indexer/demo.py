@@ -108,5 +108,5 @@ def _classify(opened: ImageIndex) -> None:
         rate = len(result) / max(result.seconds, 1e-9)
         click.echo(
             f"Scored {counted(len(result), 'image')} in {result.seconds * 1000:.1f} ms "
-            f"({rate:,.0f} images/s); nothing was encoded again, the pictures are elsewhere now."
+            f"({rate:,.0f} images/s); no picture was opened or encoded."
         )
