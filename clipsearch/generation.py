@@ -14,7 +14,7 @@ from clipsearch.encoder import Space
 from clipsearch.errors import IndexFormatError
 from clipsearch.manifest import Manifest, read_manifest
 from clipsearch.paths import PathTable
-from clipsearch.shards import DELETED_SCHEMA, IMAGE_SCHEMA, read_tables
+from clipsearch.shards import DELETED_SCHEMA, IMAGE_SCHEMA, as_numpy, read_tables
 from clipsearch.store import LocalStore
 from clipsearch.vector_search import VectorSearch
 from clipsearch.vectors import VectorCache, Vectors
@@ -85,7 +85,7 @@ def _open_manifest(index: Path, store: LocalStore, manifest: Manifest) -> Genera
         raise IndexFormatError(f"the index at {index} names a space that it does not hold")
     space = manifest.spaces[manifest.default_space]
     deleted_refs = [manifest.deleted] if manifest.deleted else []
-    deleted = np.sort(read_tables(store, deleted_refs, DELETED_SCHEMA).column("id").to_numpy())
+    deleted = np.sort(as_numpy(read_tables(store, deleted_refs, DELETED_SCHEMA).column("id")))
     cache = cache_folder(index)
     vector_cache = VectorCache(cache, manifest, manifest.default_space)
     if not vector_cache.covers_all():

@@ -6,14 +6,16 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from clipsearch.errors import IndexFormatError
 from clipsearch.manifest import Manifest
-from clipsearch.shards import PATH_SCHEMA, Int64, read_tables
+from clipsearch.shards import PATH_SCHEMA, Int64, as_numpy, read_tables
 from clipsearch.store import Store
 
 PRESENT = "present"
@@ -21,18 +23,36 @@ MISSING = "missing"
 FORGOTTEN = "forgotten"
 
 
+def _codes(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.int64], list[Any]]:
+    """(n,) codes of a column's values and the values they stand for.
+
+    Plain NumPy goes on from here: Arrow's own functions would import pandas for the first
+    constant or array they are handed.
+    """
+    encoded = column.dictionary_encode()  # all chunks share one dictionary
+    parts = [as_numpy(chunk.indices) for chunk in encoded.chunks]
+    values = encoded.chunk(0).dictionary.to_pylist() if parts else []
+    return np.concatenate([np.empty(0, np.int64), *parts]), values
+
+
+def _rows_that_count(table: pa.Table) -> tuple[Int64, npt.NDArray[np.bool_]]:
+    """Positions of the rows that count, rising, and for each whether its file is missing."""
+    path_codes, paths = _codes(table.column("path"))
+    keys = as_numpy(table.column("root")).astype(np.int64) * len(paths) + path_codes
+    # np.unique keeps the first of equals; over reversed rows that is the last one written.
+    _, from_the_end = np.unique(keys[::-1], return_index=True)
+    rows = np.sort(len(table) - 1 - from_the_end)
+    state_codes, states = _codes(table.column("state"))
+    is_forgotten = np.array([state == FORGOTTEN for state in states], bool)
+    is_missing = np.array([state == MISSING for state in states], bool)
+    if len(rows):
+        rows = rows[~is_forgotten[state_codes[rows]]]
+    return rows, is_missing[state_codes[rows]] if len(rows) else np.empty(0, bool)
+
+
 def latest_rows(table: pa.Table) -> pa.Table:
     """The rows that count: the last one of every (root, path), forgotten ones left out."""
-    if len(table) == 0:
-        return table
-    keys = pc.binary_join_element_wise(
-        table.column("root").cast(pa.string()).cast(pa.binary()), table.column("path"), b"\0"
-    )
-    codes = keys.combine_chunks().dictionary_encode().indices.to_numpy()
-    # np.unique keeps the first of equals; over reversed rows that is the last one written.
-    _, from_the_end = np.unique(codes[::-1], return_index=True)
-    rows = table.take(pa.array(np.sort(len(table) - 1 - from_the_end)))
-    return rows.filter(pc.not_equal(rows.column("state"), FORGOTTEN))
+    return table.take(pa.array(_rows_that_count(table)[0]))
 
 
 def read_paths(store: Store, manifest: Manifest) -> pa.Table:
@@ -58,15 +78,17 @@ class PathTable:
     """Looks up the places of an image."""
 
     def __init__(self, store: Store, manifest: Manifest) -> None:
-        table = read_paths(store, manifest)
-        ids = table.column("id").to_numpy()
+        columns = ["root", "path", "id", "state"]
+        table = read_tables(store, manifest.paths, PATH_SCHEMA, columns)
+        rows, missing = _rows_that_count(table)
+        ids = as_numpy(table.column("id"))[rows]
         # Present files come before missing ones, else in the order they were first written.
-        missing = pc.equal(table.column("state"), MISSING).to_numpy(zero_copy_only=False)
-        order = np.lexsort((np.arange(len(ids)), missing, ids))
+        order = np.lexsort((rows, missing, ids))
         self._ids: Int64 = ids[order]
         self._missing = missing[order]
-        self._roots = table.column("root").to_numpy()[order]
-        self._paths = table.column("path").take(pa.array(order))
+        self._rows = rows[order]
+        self._roots = as_numpy(table.column("root"))[self._rows]
+        self._paths = table.column("path").combine_chunks()
         self._root_paths = {root.id: root.path for root in manifest.roots}
         self.present = int((~missing).sum())
         self.missing = int(missing.sum())
@@ -80,7 +102,7 @@ class PathTable:
         if root_id not in self._root_paths:
             raise IndexFormatError(f"the index names a root {root_id} that it does not hold")
         root = self._root_paths[root_id]
-        relative = relative_bytes(self._paths[row].as_py())
+        relative = relative_bytes(self._paths[int(self._rows[row])].as_py())
         return Place(Path(root, relative), bool(self._missing[row]))
 
     def places(self, image_id: int) -> list[Place]:
@@ -106,11 +128,8 @@ class PathTable:
             except ValueError:
                 continue
             key = os.fsencode(relative.as_posix())
-            found = pc.and_(
-                pc.equal(self._paths, pa.scalar(key, pa.binary())),
-                pc.equal(pa.array(self._roots), pa.scalar(root_id, pa.int32())),
-            )
-            rows = np.flatnonzero(found.to_numpy(zero_copy_only=False))
+            same_path = as_numpy(pc.equal(self._paths, pa.scalar(key, pa.binary())))[self._rows]
+            rows = np.flatnonzero(same_path & (self._roots == root_id))
             if len(rows):
                 return int(self._ids[rows[0]])
         return None

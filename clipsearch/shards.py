@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -110,6 +111,26 @@ def embedding_table(ids: Int64, vectors: Float32) -> pa.Table:
     return pa.table([pa.array(ids, pa.int64()), column], schema=embedding_schema(dim))
 
 
+def as_numpy(column: pa.ChunkedArray | pa.Array) -> npt.NDArray[Any]:
+    """A column of whole numbers without nulls, or of true and false, as a NumPy array.
+
+    ``to_numpy`` would do, but imports pandas wherever that is installed: a third of the time
+    of a cold search.
+    """
+    if column.type == pa.bool_():
+        return as_numpy(column.cast(pa.uint8())).astype(bool)
+    parts = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
+    dtype = np.dtype(str(column.type))
+    arrays = [
+        np.frombuffer(part.buffers()[1], dtype, len(part), part.offset * dtype.itemsize)
+        for part in parts
+        if len(part)
+    ]
+    if len(arrays) == 1:
+        return arrays[0]
+    return np.concatenate([np.empty(0, dtype), *arrays])
+
+
 def vectors_of(table: pa.Table) -> tuple[Int64, Float16]:
     """(n,) int64 ids and (n, dim) fp16 rows of an embedding table, without a copy of a
     one-chunk column."""
@@ -117,7 +138,7 @@ def vectors_of(table: pa.Table) -> tuple[Int64, Float16]:
     if len(chunks) == 1:
         column = chunks[0]
     else:  # concat_arrays wants at least one
-        column = pa.concat_arrays([*chunks, pa.array([], table.schema.field("embedding").type)])
+        column = pa.concat_arrays([*chunks, pa.nulls(0, table.schema.field("embedding").type)])
     width = column.type.byte_width
     data = column.buffers()[1]
     start = column.offset * width
@@ -126,7 +147,7 @@ def vectors_of(table: pa.Table) -> tuple[Int64, Float16]:
         if data is not None and len(column)
         else np.empty(0, "<f2")
     ).reshape(len(column), width // 2)
-    return table.column("id").to_numpy(), matrix
+    return as_numpy(table.column("id")), matrix
 
 
 def write_table(store: Store, name: str, table: pa.Table, *, kind: str, index_uuid: str) -> FileRef:
@@ -179,11 +200,9 @@ def read_table(store: Store, ref: FileRef, columns: Sequence[str] | None = None)
     """Read a file the manifest names. IndexFormatError when it is missing or damaged."""
     try:
         with store.open_mapped(ref.name) as file:
-            table = pq.read_table(
-                file,
-                columns=None if columns is None else list(columns),
-                page_checksum_verification=True,
-            )
+            # Not pq.read_table, which imports pyarrow.dataset and with it pandas.
+            parquet = pq.ParquetFile(file, page_checksum_verification=True)
+            table = parquet.read(None if columns is None else list(columns))
     except FileNotFoundError:
         raise IndexFormatError(
             f"the index has lost {ref.name}: restore that file from a copy, or index again"
@@ -217,4 +236,4 @@ def read_tables(
                 f"{ref.name} in the index has other columns than expected: restore that file "
                 "from a copy, or index again"
             ) from None
-    return pa.concat_tables(tables) if tables else wanted.empty_table()
+    return pa.concat_tables(tables) if tables else pa.Table.from_batches([], wanted)

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from clipsearch.manifest import Manifest
+from clipsearch.shards import as_numpy
 from clipsearch.store import replace_file, seal, sealed_size
 
 _SCHEMA = pa.schema(
@@ -62,7 +63,7 @@ def read_thumbnail(cache: Path, manifest: Manifest, image_id: int) -> bytes | No
                     return None
                 table = reader.read_all()
                 table.validate(full=True)  # a wrong offset would be followed anywhere
-                ids = table.column("id").to_numpy()
+                ids = as_numpy(table.column("id"))
                 row = int(np.searchsorted(ids, image_id))
                 if row == len(ids) or ids[row] != image_id:
                     return None

@@ -31,7 +31,7 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 def _shared(relative: str) -> Path:
-    place = _SHARED / relative
+    place = (_SHARED / relative).resolve()
     if not place.exists():
         pytest.skip(f"test material {relative} is not beside the project")
     return place
