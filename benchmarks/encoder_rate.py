@@ -16,7 +16,8 @@ import numpy as np
 import open_clip
 import torch
 
-from clipsearch.presets import PRESETS, folder_of
+from clipsearch.model_names import folder_of
+from clipsearch.presets import PRESETS
 
 
 def rate(model: str, seconds: float) -> float:

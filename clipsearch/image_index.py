@@ -27,8 +27,8 @@ from clipsearch.errors import (
 )
 from clipsearch.generation import Generation, cache_folder, is_of, open_generation
 from clipsearch.manifest import FORMAT_VERSION, read_manifest
+from clipsearch.model_names import resolve_model_name
 from clipsearch.paths import PathTable
-from clipsearch.presets import resolve_model_name
 from clipsearch.prompts import check_labels, class_vectors
 from clipsearch.query import Term, combine, text_term, vector_term
 from clipsearch.records import Classification, Hit, Hits, IndexStatus

@@ -21,8 +21,7 @@ import huggingface_hub
 from huggingface_hub import constants as hub_constants
 
 from clipsearch.errors import ClipsearchError, ModelLoadError, ModelNotHereError, UnknownModelError
-from clipsearch.presets import (
-    BUILT_IN,
+from clipsearch.model_names import (
     CONFIG_FILE,
     FOLDER_PREFIX,
     HUB_PREFIX,
@@ -32,6 +31,7 @@ from clipsearch.presets import (
     not_here_message,
     weights_in_folder,
 )
+from clipsearch.presets import BUILT_IN
 
 _ASK_HUB_SECONDS = 8.0
 _TOKENIZER_FILES = ["*.json", "*.txt", "*.model"]

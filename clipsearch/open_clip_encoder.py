@@ -33,6 +33,7 @@ from clipsearch.errors import (
     OptionError,
 )
 from clipsearch.fingerprint import file_stamp, fingerprint
+from clipsearch.model_names import folder_of, not_here_message, resolve_model_name
 from clipsearch.model_source import (
     ModelSource,
     fetch_tokenizer,
@@ -41,7 +42,6 @@ from clipsearch.model_source import (
     is_missing_file,
     one_line,
 )
-from clipsearch.presets import folder_of, not_here_message, resolve_model_name
 
 _TEXT_BATCH = 256
 

@@ -24,8 +24,8 @@ from clipsearch.errors import (
 )
 from clipsearch.images import read_image
 from clipsearch.manifest import Manifest, new_manifest, read_manifest
+from clipsearch.model_names import choose_model, resolve_model_name
 from clipsearch.paths import relative_bytes
-from clipsearch.presets import choose_model, resolve_model_name
 from clipsearch.store import LocalStore
 from indexer.commit import Committer, remove_leftovers
 from indexer.config import IndexConfig

@@ -516,7 +516,7 @@ def test_name_and_tag_from_the_cache(
     }
     monkeypatch.setitem(factory._MODEL_CONFIGS, "Mini-1", config["model_cfg"])
     monkeypatch.setitem(pretrained._PRETRAINED, "Mini-1", table)
-    monkeypatch.setattr("clipsearch.presets._architectures", lambda: frozenset({"Mini-1"}))
+    monkeypatch.setattr("clipsearch.model_names._architectures", lambda: frozenset({"Mini-1"}))
     put_in_hub_cache(hub_cache, "someone/mini", MINI)
     mini = load_encoder("mini", device="cpu")
     same = load_encoder("Mini-1/plain", device="cpu", allow_download=True)

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from clipsearch import presets
+from clipsearch import model_names
 from clipsearch.errors import ModelLoadError, ModelNotChosenError, UnknownModelError
-from clipsearch.presets import PRESETS, choose_model, resolve_model_name, weights_here
+from clipsearch.model_names import choose_model, resolve_model_name, weights_here
+from clipsearch.presets import PRESETS, Preset, find_preset
 
 ROOT = Path(__file__).resolve().parents[1]
 MINI = ROOT / "clipsearch" / "models" / "mini"
@@ -51,7 +52,7 @@ def test_every_preset_is_permissive_and_complete() -> None:
 
 
 @pytest.mark.parametrize("preset", PRESETS[:-1], ids=lambda p: p.name)
-def test_preset_agrees_with_open_clip(preset: presets.Preset) -> None:
+def test_preset_agrees_with_open_clip(preset: Preset) -> None:
     import open_clip
 
     architecture, tag = preset.model.split("/")
@@ -90,7 +91,7 @@ def test_resolve(text: str, expected: str) -> None:
 def test_every_alias_names_weights_open_clip_has() -> None:
     import open_clip
 
-    for alias, model in presets._ALIASES.items():
+    for alias, model in model_names._ALIASES.items():
         architecture, tag = model.split("/")
         pretrained = open_clip.get_pretrained_cfg(architecture, tag)
         config = open_clip.get_model_config(architecture)
@@ -149,7 +150,7 @@ def test_weights_here_wants_all_parts(hub_cache: Path) -> None:
     assert weights_here("hf-hub:someone/model") is None
     put_in_hub_cache(hub_cache, "someone/model", "open_clip_config.json")
     assert weights_here("hf-hub:someone/model") is not None
-    repo = presets.find_preset("multilingual")
+    repo = find_preset("multilingual")
     assert repo is not None
     assert repo.hub_repo is not None
     put_in_hub_cache(hub_cache, repo.hub_repo, weights)
@@ -192,12 +193,12 @@ def test_neither_torch_nor_network_is_needed() -> None:
         "import socket, sys\n"
         "def refuse(*a, **k): raise AssertionError('network')\n"
         "socket.socket.connect = socket.getaddrinfo = refuse\n"
-        "from clipsearch import presets\n"
+        "from clipsearch import model_names, presets\n"
         "heavy = {'torch', 'open_clip', 'huggingface_hub', 'numpy'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
-        "[presets.weights_here(p.name) for p in presets.PRESETS]\n"
-        "presets.weights_here('hf-hub:someone/model')\n"
-        "presets.resolve_model_name('ViT-B-32/openai')\n"
+        "[model_names.weights_here(p.name) for p in presets.PRESETS]\n"
+        "model_names.weights_here('hf-hub:someone/model')\n"
+        "model_names.resolve_model_name('ViT-B-32/openai')\n"
         "assert 'torch' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

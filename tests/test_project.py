@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 _PROJECT = Path(__file__).resolve().parents[1]
-_OPEN_CLIP_HOMES = ("open_clip_encoder", "model_source", "presets")
+_OPEN_CLIP_HOMES = ("open_clip_encoder", "model_source", "model_names")
 
 
 def _python(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -29,7 +29,8 @@ def list_models(as_json: bool) -> int:
     Besides these, any open_clip name (MODEL/PRETRAINED), hf-hub:ORG/NAME, well-known Hugging
     Face id, or folder with open_clip_config.json and safetensors weights will do.
     """
-    from clipsearch.presets import PRESETS, weights_here
+    from clipsearch.model_names import weights_here
+    from clipsearch.presets import PRESETS
 
     here = {preset.name: weights_here(preset.model) for preset in PRESETS}
     if as_json:
@@ -71,7 +72,7 @@ def list_models(as_json: bool) -> int:
 @click.argument("name")
 def get_model(name: str) -> int:
     """Fetch the weights of the model NAME, so that it works without a network from then on."""
-    from clipsearch.presets import resolve_model_name, weights_here
+    from clipsearch.model_names import resolve_model_name, weights_here
 
     canonical = resolve_model_name(name)
     if offline() and weights_here(canonical) is None:
@@ -90,7 +91,7 @@ def get_model(name: str) -> int:
 @click.argument("name")
 def model_path(name: str) -> int:
     """Print where the weights of the model NAME are on this machine; exit 1 when nowhere."""
-    from clipsearch.presets import not_here_message, resolve_model_name, weights_here
+    from clipsearch.model_names import not_here_message, resolve_model_name, weights_here
 
     canonical = resolve_model_name(name)
     place = weights_here(canonical)
