@@ -78,7 +78,7 @@ def classify(
     comes as path, label and probability with tabs between them.
 
     \b
-      clipsearch classify --labels "dog,cat,neither a dog nor a cat"
+      clipsearch classify --labels "dog,cat,bird"
       clipsearch classify --labels-file animals.txt --out animals.parquet
     """
     from clipsearch.cli.result_files import check_out_path, write_result
