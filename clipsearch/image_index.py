@@ -8,22 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from clipsearch.encoder import Encoder, Float32, Space, load_encoder
+from clipsearch.encoder import Encoder, Float32, Space
 from clipsearch.errors import (
     ImageError,
     IndexFormatError,
-    ModelLoadError,
-    ModelNotHereError,
     QueryError,
-    SpaceMismatchError,
 )
 from clipsearch.generation import Generation, cache_folder, is_of, open_generation
 from clipsearch.manifest import FORMAT_VERSION, read_manifest
@@ -31,10 +27,11 @@ from clipsearch.model_names import resolve_model_name
 from clipsearch.paths import PathTable
 from clipsearch.prompts import check_labels, class_vectors
 from clipsearch.query import Term, combine, text_term, vector_term
+from clipsearch.query_encoders import QueryEncoders
 from clipsearch.records import Classification, Hit, Hits, IndexStatus
 from clipsearch.scoring import ScoredBlock, score_blocks
 from clipsearch.shards import Int64
-from clipsearch.text_vectors import TextVectorCache, TextVectors, default_cache_path
+from clipsearch.text_vectors import TextVectors
 from clipsearch.thumbnails import read_thumbnail
 
 ImagePath = str | os.PathLike[str]
@@ -54,13 +51,12 @@ class ImageIndex:
     device: str | None = None
     text_cache: Path | None = None
     _generation: Generation = field(init=False, repr=False)
-    _lock: threading.Lock = field(init=False, repr=False, default_factory=threading.Lock)
-    _loaded: Encoder | None = field(init=False, repr=False, default=None)
-    _texts: TextVectorCache | None = field(init=False, repr=False, default=None)
+    _encoders: QueryEncoders = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.path = Path(self.path)
         self._generation = open_generation(self.path)
+        self._encoders = QueryEncoders(self.model, self.device, self.text_cache)
         if self.model is not None and resolve_model_name(self.model) != self.space.model:
             self.encoder()  # a wrong model is refused even where remembered vectors would answer
 
@@ -109,61 +105,32 @@ class ImageIndex:
 
         Raises SpaceMismatchError when the model found is not the one the index was made with.
         """
-        with self._lock:
-            # The space is another one after a refresh to an index that was made anew.
-            if self._loaded is None or self._loaded.space.fingerprint != self.space.fingerprint:
-                self._loaded = self._load_encoder()
-            return self._loaded
-
-    def _load_encoder(self) -> Encoder:
-        space = self.space
-        try:
-            loaded = load_encoder(self.model or space.model, device=self.device)
-        except ModelNotHereError:
-            raise ModelNotHereError(
-                f"the index was made with {space.model}, which is not on this machine:\n"
-                f"fetch it with `clipsearch model get {space.model}`"
-            ) from None
-        except ModelLoadError as error:
-            if self.model is None and os.path.isabs(space.model) and not Path(space.model).exists():
-                raise ModelLoadError(
-                    f"the index was made with the model folder {space.model}, which is not there "
-                    "now: name its new place with --model FOLDER"
-                ) from None
-            raise error
-        if loaded.space.fingerprint != space.fingerprint:
-            raise SpaceMismatchError(
-                f"the index was made with {space.model} (space {space.id}), and "
-                f"{self.model or space.model} gives space {loaded.space.id}: use the model of "
-                "the index, or make another index"
-            )
-        return loaded
+        return self._encoders.encoder(self.space)
 
     def text_vectors(self) -> TextVectors:
-        """What turns texts into vectors, remembered ones first."""
-        place = self.text_cache or default_cache_path(self.space.fingerprint)
-        with self._lock:
-            if self._texts is None or self._texts.path != place:
-                self._texts = TextVectorCache(place)
-            return TextVectors(self.space, self.encoder, self._texts)
+        """What turns texts into vectors of this index's space, remembered ones first."""
+        return self._encoders.texts(self.space)
 
-    def _image_term(self, image: ImagePath) -> tuple[Term, int | None]:
+    # Another thread may refresh the index meanwhile: every question is answered by the one
+    # generation it began with, so that vectors of two spaces cannot meet.
+
+    def _image_term(self, state: Generation, image: ImagePath) -> tuple[Term, int | None]:
         """The term of an image file, and its id when its content is in the index."""
         from clipsearch.images import read_image
 
         path = Path(os.path.abspath(image))
-        state = self._with_paths()
         # The photo may be on a disk that is unplugged; its vector is here all the same.
         here = path.is_file()
         known = state.hashes.get(_sha256_of(path)) if here else state.paths.id_at(path)
         if known is not None:
             found, rows = state.vectors.take([known])
             if len(found):
-                return vector_term(rows[0], self.space.dim), known
+                return vector_term(rows[0], state.space.dim), known
         if not path.exists():
             raise ImageError("vanished", "no such file, neither on the disk nor in the index")
-        decoded = read_image(path, self.space.geometry, thumbnail_side=None)
-        return Term(self.encoder().encode_images(decoded.pixels[None])[0]), None
+        decoded = read_image(path, state.space.geometry, thumbnail_side=None)
+        encoder = self._encoders.encoder(state.space)
+        return Term(encoder.encode_images(decoded.pixels[None])[0]), None
 
     # -- questions ----------------------------------------------------------------------
 
@@ -184,14 +151,15 @@ class ImageIndex:
 
         Raises QueryError, ImageError, and the errors of ``load_encoder``.
         """
+        state = self._with_paths()
         terms: list[Term] = []
         if text is not None:
-            terms.append(text_term(text, self.text_vectors().encode))
+            terms.append(text_term(text, self._encoders.texts(state.space).encode))
         if image is not None:
-            terms.append(self._image_term(image)[0])
+            terms.append(self._image_term(state, image)[0])
         if vector is not None:
-            terms.append(vector_term(vector, self.space.dim))
-        return self._nearest(combine(terms), k, min_score, exact, without=None)
+            terms.append(vector_term(vector, state.space.dim))
+        return _nearest(state, combine(terms), k, min_score, exact, without=None)
 
     def similar(
         self,
@@ -207,50 +175,17 @@ class ImageIndex:
         Raises QueryError for an id that is not in the index, ImageError, and the errors of
         ``load_encoder`` when the file is not in the index and has to be encoded.
         """
+        state = self._with_paths()
+        known: int | None
         if isinstance(image, int | np.integer):
-            image = int(image)
-            found, rows = self._generation.vectors.take([image])
+            known = int(image)
+            found, rows = state.vectors.take([known])
             if not len(found):
                 raise QueryError(f"there is no image {image} in {self.path}")
-            return self._nearest(
-                vector_term(rows[0], self.space.dim).vector, k, min_score, exact, without=image
-            )
-        term, known = self._image_term(image)
-        return self._nearest(term.vector, k, min_score, exact, without=known)
-
-    def _nearest(
-        self,
-        query: Float32,
-        k: int,
-        min_score: float | None,
-        exact: bool,
-        without: int | None,
-    ) -> Hits:
-        if k < 1:
-            raise QueryError(f"k must be 1 or more, got {k}")
-        state = self._with_paths()
-        asked = k + (without is not None)
-        scores, ids = state.search.search(query[None], asked, exact=exact)
-        hits: list[Hit] = []
-        for score, image_id in zip(scores[0].tolist(), ids[0].tolist(), strict=True):
-            if image_id < 0 or image_id == without or len(hits) == k:
-                continue
-            if min_score is not None and score < min_score:
-                continue
-            places = state.paths.places(image_id)
-            if not places:
-                continue
-            hits.append(
-                Hit(
-                    id=image_id,
-                    path=places[0].path,
-                    score=score,
-                    cosine=score,
-                    copies=tuple(place.path for place in places[1:]),
-                    missing=places[0].missing,
-                )
-            )
-        return Hits(tuple(hits), "exact" if exact else state.search.kind, len(state.vectors))
+            term = vector_term(rows[0], state.space.dim)
+        else:
+            term, known = self._image_term(state, image)
+        return _nearest(state, term.vector, k, min_score, exact, without=known)
 
     def class_vectors(
         self, labels: Sequence[str], templates: str = "simple", context: str | None = None
@@ -259,10 +194,6 @@ class ImageIndex:
         prompts it had to encode."""
         texts = self.text_vectors()
         return class_vectors(labels, texts, templates, context), texts
-
-    def score(self, classes: Float32, top: int = 1) -> Iterator[ScoredBlock]:
-        """Stream the best ``top`` of (C, dim) class vectors for every image, in order of id."""
-        return score_blocks(self._generation.vectors.blocks(), classes, self.space.logit_scale, top)
 
     def classify(
         self,
@@ -283,9 +214,12 @@ class ImageIndex:
         """
         names = check_labels(labels)
         top = max(1, min(top, len(names)))
-        classes, texts = self.class_vectors(names, templates, context)
+        state = self._generation
+        texts = self._encoders.texts(state.space)
+        classes = class_vectors(names, texts, templates, context)
         begin = time.perf_counter()
-        blocks = list(self.score(classes, top))
+        scale = state.space.logit_scale
+        blocks = list(score_blocks(state.vectors.blocks(), classes, scale, top))
         seconds = time.perf_counter() - begin
         empty = ScoredBlock(
             ids=np.empty(0, np.int64),
@@ -352,6 +286,41 @@ class ImageIndex:
             cache_bytes=sum(_bytes_below(cache) for cache in caches),
             search_kind=state.search.kind,
         )
+
+
+def _nearest(
+    state: Generation,
+    query: Float32,
+    k: int,
+    min_score: float | None,
+    exact: bool,
+    without: int | None,
+) -> Hits:
+    """The k images of one generation nearest to a (dim,) query, the image ``without`` left out."""
+    if k < 1:
+        raise QueryError(f"k must be 1 or more, got {k}")
+    asked = k + (without is not None)
+    scores, ids = state.search.search(query[None], asked, exact=exact)
+    hits: list[Hit] = []
+    for score, image_id in zip(scores[0].tolist(), ids[0].tolist(), strict=True):
+        if image_id < 0 or image_id == without or len(hits) == k:
+            continue
+        if min_score is not None and score < min_score:
+            continue
+        places = state.paths.places(image_id)
+        if not places:
+            continue
+        hits.append(
+            Hit(
+                id=image_id,
+                path=places[0].path,
+                score=score,
+                cosine=score,
+                copies=tuple(place.path for place in places[1:] if not place.missing),
+                missing=places[0].missing,
+            )
+        )
+    return Hits(tuple(hits), "exact" if exact else state.search.kind, len(state.vectors))
 
 
 def _bytes_below(folder: Path) -> int:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
+import re
 import uuid
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from clipsearch.encoder import ImageGeometry, Space
 from clipsearch.errors import IndexFormatError, IndexNotFoundError
@@ -121,6 +123,13 @@ def write_manifest(store: Store, manifest: Manifest) -> None:
     document = {"format": FORMAT, "format_version": FORMAT_VERSION, **dataclasses.asdict(manifest)}
     # ASCII escapes keep the surrogates by which Python holds file names that are not UTF-8.
     document = json.loads(json.dumps(document))
+    # Thousands of shards share a few recipes: each is written once.
+    recipes: dict[str, Any] = {}
+    for shard in itertools.chain(document["images"], *document["embeddings"].values()):
+        key = _checksum(shard["recipe"])[:12]
+        recipes[key] = shard["recipe"]
+        shard["recipe"] = key
+    document["recipes"] = recipes
     document["checksum"] = _checksum(document)
     store.replace(MANIFEST_NAME, (json.dumps(document, indent=1) + "\n").encode("ascii"))
 
@@ -150,7 +159,7 @@ def read_manifest(store: Store, place: str) -> Manifest:
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise IndexFormatError(f"{place} is not a clipsearch index")
     version = document.get("format_version")
-    if not isinstance(version, int) or version > FORMAT_VERSION:
+    if not isinstance(version, int) or not 1 <= version <= FORMAT_VERSION:
         raise IndexFormatError(
             f"{place} has format version {version}, this clipsearch reads up to "
             f"{FORMAT_VERSION}: upgrade clipsearch"
@@ -167,19 +176,72 @@ def read_manifest(store: Store, place: str) -> Manifest:
         raise IndexFormatError(f"{place}/{MANIFEST_NAME} is damaged ({error})") from error
 
 
+T = TypeVar("T")
+
+
+def _record(kind: type[T], document: dict[str, Any]) -> T:
+    """A dataclass from JSON. Keys of a later version are passed over, and what an earlier one
+    did not write takes its default, so that the format can grow without a new version."""
+    known = {item.name for item in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    return kind(**{name: value for name, value in document.items() if name in known})
+
+
+def _reference(
+    kind: type[FileRef], document: dict[str, Any], folder: str, recipes: dict[str, Any]
+) -> Any:
+    recipe = {"recipe": recipes[document["recipe"]]} if kind is ShardRef else {}
+    reference = _record(kind, {**document, **recipe})
+    numbers = [reference.rows, reference.bytes]
+    if isinstance(reference, ShardRef):
+        numbers += [reference.first_id, reference.last_id]
+    stem = re.fullmatch(re.escape(folder) + r"/[0-9a-z-]+\.parquet", reference.name)
+    if stem is None or not all(isinstance(number, int) for number in numbers):
+        raise ValueError(f"{reference.name!r} is no file of {folder}/")
+    return reference
+
+
+def _space(space_id: str, document: dict[str, Any]) -> Space:
+    geometry = _record(ImageGeometry, document["geometry"])
+    space = _record(Space, {**document, "geometry": geometry})
+    # Folders are named after it, so it must not lead anywhere else.
+    if space.id != space_id or re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,99}", space_id) is None:
+        raise ValueError(f"{space_id!r} is no name of a space")
+    return space
+
+
+def _root(document: dict[str, Any]) -> Root:
+    root = _record(Root, document)
+    if not isinstance(root.id, int) or not isinstance(root.path, str):
+        raise ValueError(f"{document!r} is no root")
+    return root
+
+
 def _parse(document: dict[str, Any]) -> Manifest:
+    recipes = document.get("recipes", {})
+    # All of these stood in the first manifests; a field of a later version needs a default here.
     fields = {item.name: document[item.name] for item in dataclasses.fields(Manifest)}
-    fields["roots"] = tuple(Root(**root) for root in document["roots"])
-    fields["spaces"] = {
-        space_id: Space(**{**space, "geometry": ImageGeometry(**space["geometry"])})
-        for space_id, space in document["spaces"].items()
-    }
-    fields["images"] = tuple(ShardRef(**shard) for shard in document["images"])
+    if str(uuid.UUID(document["uuid"])) != document["uuid"]:
+        raise ValueError(f"{document['uuid']!r} is no uuid")
+    fields["roots"] = tuple(_root(root) for root in document["roots"])
+    fields["spaces"] = {key: _space(key, space) for key, space in document["spaces"].items()}
+    fields["images"] = tuple(
+        _reference(ShardRef, shard, "images", recipes) for shard in document["images"]
+    )
     fields["embeddings"] = {
-        space_id: tuple(ShardRef(**shard) for shard in shards)
-        for space_id, shards in document["embeddings"].items()
+        key: tuple(
+            _reference(ShardRef, shard, f"embeddings/{fields['spaces'][key].id}", recipes)
+            for shard in shards
+        )
+        for key, shards in document["embeddings"].items()
     }
-    fields["paths"] = tuple(FileRef(**ref) for ref in document["paths"])
+    fields["paths"] = tuple(_reference(FileRef, ref, "paths", recipes) for ref in document["paths"])
     for name in ("skipped", "deleted"):
-        fields[name] = FileRef(**document[name]) if document[name] else None
-    return Manifest(**fields)
+        if document[name]:
+            fields[name] = _reference(FileRef, document[name], name, recipes)
+    manifest = Manifest(**fields)
+    whole = (manifest.generation, manifest.next_id, manifest.next_shard, manifest.next_root)
+    if not all(isinstance(number, int) for number in whole):
+        raise ValueError("a counter is no whole number")
+    if not isinstance(manifest.config, dict):
+        raise ValueError("the settings are no table")
+    return manifest

@@ -92,7 +92,7 @@ class PathTable:
         self._root_paths = {root.id: root.path for root in manifest.roots}
         self.present = int((~missing).sum())
         self.missing = int(missing.sum())
-        self.copies = len(ids) - len(np.unique(ids))
+        self.copies = int((~missing).sum()) - len(np.unique(ids[~missing]))
 
     def __len__(self) -> int:
         return len(self._ids)

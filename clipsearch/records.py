@@ -22,7 +22,8 @@ class Hit:
 
     id : the image's id in the index. path : where it is (or was: ``missing``).
     score : what ranks, higher is better. cosine : cosine to the query vector.
-    copies : the other places of the same content. missing : the last scan did not find it.
+    copies : where else the last scan found the same content.
+    missing : the last scan did not find it at ``path``.
     """
 
     id: int

@@ -230,6 +230,10 @@ def read_tables(
     for ref in refs:
         table = read_table(store, ref, columns).replace_schema_metadata(None)
         try:
+            for field in wanted:
+                # A column that came with a later version: the older shards have no value for it.
+                if field.nullable and field.name not in table.column_names:
+                    table = table.append_column(field, pa.nulls(len(table), field.type))
             tables.append(table.select(wanted.names).cast(wanted))
         except (pa.ArrowException, KeyError, ValueError):
             raise IndexFormatError(

@@ -165,7 +165,7 @@ class LocalStore:
         path = self.path(name)
         if path.stat().st_size == 0:  # an empty file cannot be mapped
             return pa.BufferReader(b"")
-        return pa.memory_map(str(path), "r")
+        return pa.memory_map(os.fsencode(path), "r")
 
     def remove_temporary_files(self) -> None:
         """Clear what a killed writer left half-written. Only for the holder of the lock."""

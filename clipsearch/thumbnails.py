@@ -8,6 +8,7 @@ folder loses nothing but time.
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -50,7 +51,7 @@ def read_thumbnail(cache: Path, manifest: Manifest, image_id: int) -> bytes | No
         if not shard.first_id <= image_id <= shard.last_id:
             continue
         try:
-            with pa.memory_map(str(_file(cache, shard.name)), "r") as file:
+            with pa.memory_map(os.fsencode(_file(cache, shard.name)), "r") as file:
                 data = file.read_buffer()
                 size = sealed_size(data)
                 if size is None:

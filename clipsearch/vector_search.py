@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import secrets
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from clipsearch.vector_index import (
 from clipsearch.vectors import Vectors
 
 _CURRENT = "current.json"
+_TOKEN = re.compile(r"[0-9a-f]{12}")
 _REBUILD_SHARE = 0.05
 _REBUILD_ROWS = 4096
 
@@ -49,7 +51,7 @@ def _state(folder: Path, manifest: Manifest, space_id: str) -> dict[str, Any] | 
             state["index"] == manifest.uuid
             and state["space"] == manifest.spaces[space_id].fingerprint
             and state["shards"] == [shard.sha256 for shard in shards]
-            and str(state["token"]).isalnum()
+            and _TOKEN.fullmatch(str(state["token"])) is not None
             and (folder / f"{state['token']}.faiss").is_file()
             and isinstance(state["rows"], int)
             and state["last_id"] == (shards[-1].last_id if shards else NO_ID)
@@ -88,7 +90,7 @@ def build_faiss_file(cache: Path, manifest: Manifest, space_id: str, vectors: Ve
     }
     replace_file(folder / _CURRENT, json.dumps(document, indent=1).encode())
     for stray in folder.glob("*.faiss"):
-        if stray.stem != token:
+        if stray.stem != token and _TOKEN.fullmatch(stray.stem):
             with contextlib.suppress(OSError):  # still mapped by a reader on Windows
                 stray.unlink()
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from clipsearch.store import Store, replace_file
 
 BLOCK_ROWS = 16_384
 _CURRENT = "current.json"
+_TOKEN = re.compile(r"[0-9a-f]{12}")
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ class VectorCache:
             state = json.loads((self.folder / _CURRENT).read_bytes())
             rows, dim = int(state["rows"]), int(state["dim"])
             token = str(state["token"])
-            if not token.isalnum():
+            if _TOKEN.fullmatch(token) is None:
                 return None
             whole = (
                 state["index"] == self._manifest.uuid
@@ -200,7 +202,8 @@ class VectorCache:
 
     def _remove_others(self, token: str) -> None:
         for stray in self.folder.iterdir():
-            if stray.stem != token and stray.suffix in (".f16", ".ids"):
+            ours = _TOKEN.fullmatch(stray.stem) and stray.suffix in (".f16", ".ids")
+            if ours and stray.stem != token:
                 with contextlib.suppress(OSError):  # still mapped by a reader on Windows
                     stray.unlink()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import os
 import shutil
 import time
@@ -25,7 +24,7 @@ from clipsearch.errors import (
 from clipsearch.images import read_image
 from clipsearch.manifest import Manifest, new_manifest, read_manifest
 from clipsearch.model_names import choose_model, resolve_model_name
-from clipsearch.paths import relative_bytes
+from clipsearch.paths import PRESENT, relative_bytes
 from clipsearch.store import LocalStore
 from indexer.commit import Committer, remove_leftovers
 from indexer.config import IndexConfig
@@ -42,7 +41,7 @@ from indexer.plan import (
 )
 from indexer.report import BuildReport, Committed, Encoded, Event, Planned
 from indexer.runner import LocalRunner, Runner
-from indexer.scan import Scan, assign_roots, resolve_sources, scan
+from indexer.scan import Scan, assign_roots, resolve_sources, scan, spelled_as_known
 from indexer.shard_task import ShardTask, embed_shard
 
 PathName = str | os.PathLike[str]
@@ -97,7 +96,7 @@ def build_index(
             run = _Run(place, folders, config, device, on_event or (lambda event: None))
             run.look()
             run.choose_encoder(encoder, allow_download)
-            return run.carry_out(runner or LocalRunner())
+            return run.carry_out(runner)
     finally:
         if is_ours:
             with contextlib.suppress(OSError):  # only when it is empty, the lock gone too
@@ -137,6 +136,7 @@ class _Run:
             remove_leftovers(self.store, self.manifest)
         except IndexNotFoundError:
             self.manifest = new_manifest(f"clipsearch {__version__}")
+        self.folders = [spelled_as_known(path, self.manifest.roots) for path in self.folders]
         roots = assign_roots(self.manifest, self.folders)
         self.manifest = dataclasses.replace(
             self.manifest, roots=roots, next_root=max([-1, *(root.id for root in roots)]) + 1
@@ -194,7 +194,7 @@ class _Run:
                 "one make another index with --index"
             )
 
-    def carry_out(self, runner: Runner) -> BuildReport:
+    def carry_out(self, runner: Runner | None) -> BuildReport:
         """Encode what is new, commit it shard by shard, and report."""
         plan = self.plan
         seconds, rows = self._estimate()
@@ -228,9 +228,11 @@ class _Run:
             committer.add_space(self.space)
         committer.note_files(self.scan, plan)
         begin = time.perf_counter()
-        work = functools.partial(embed_shard, progress=lambda count: self.tell(Encoded(count)))
+        chosen = runner or LocalRunner(lambda count: self.tell(Encoded(count)))
         done = 0
-        for info in runner.run(work, self._tasks(rows)):
+        for info in chosen.run(embed_shard, self._tasks(rows)):
+            if runner is not None:  # elsewhere nothing is heard of a shard before it is done
+                self.tell(Encoded(len(info.task.files)))
             committer.add_shard(info, plan)
             done += len(info.indexed)
             self.tell(Committed(done))
@@ -247,8 +249,9 @@ class _Run:
             return None, _SHARD_ROWS_UNMEASURED
         step = len(files) // _PROBE_IMAGES
         pixels: list[np.ndarray] = []
-        begin = time.perf_counter()
+        decode_times: list[float] = []
         for found in files[::step][:_PROBE_IMAGES]:
+            begin = time.perf_counter()
             with contextlib.suppress(ImageError):
                 image = read_image(
                     absolute(self.manifest, found),
@@ -258,11 +261,13 @@ class _Run:
                     thumbnail_side=self.config.thumbnail_side,
                 )
                 pixels.append(image.pixels)
-        decoding = (time.perf_counter() - begin) / _PROBE_IMAGES
-        if not pixels:
+                decode_times.append(time.perf_counter() - begin)
+        if len(pixels) < 2:
             return None, _SHARD_ROWS_UNMEASURED
+        # The first of each sets things up, and says nothing of the thousands to come.
+        decoding = sum(decode_times[1:]) / len(decode_times[1:])
         batch = np.stack(pixels)
-        self.loaded.encode_images(batch[:1])  # the first call sets things up
+        self.loaded.encode_images(batch)
         begin = time.perf_counter()
         self.loaded.encode_images(batch)
         encoding = (time.perf_counter() - begin) / len(batch)
@@ -292,7 +297,8 @@ class _Run:
 
     def _report(self, committer: Committer, done: int, encode_seconds: float) -> BuildReport:
         known = read_known(self.store, committer.manifest)
-        here = [known[found.key] for found in self.scan.images if found.key in known]
+        rows = (known.get(found.key) for found in self.scan.images)
+        here = [row for row in rows if row is not None and row.state == PRESENT]
         reasons: dict[str, int] = {}
         examples: list[tuple[str, str]] = []
         wanted = {found.key for found in self.scan.images} - {(row.root, row.path) for row in here}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,19 +17,20 @@ from clipsearch import __version__
 from clipsearch.encoder import Space
 from clipsearch.generation import cache_folder
 from clipsearch.manifest import Manifest, utc_now, write_manifest
-from clipsearch.paths import FORGOTTEN, MISSING, PRESENT, read_paths
+from clipsearch.paths import FORGOTTEN, MISSING, PRESENT, read_paths, relative_bytes
 from clipsearch.shards import (
     DELETED_SCHEMA,
-    IMAGE_SCHEMA,
     PATH_SCHEMA,
     SKIPPED_SCHEMA,
+    Int64,
+    as_numpy,
     read_tables,
     write_table,
 )
 from clipsearch.store import LocalStore
 from clipsearch.vector_search import build_faiss_file
 from clipsearch.vectors import VectorCache
-from indexer.plan import KnownPath, Plan, read_skipped
+from indexer.plan import RETRIED_REASONS, KnownPath, Plan, read_skipped
 from indexer.scan import FoundFile, Scan
 from indexer.shard_task import ShardInfo, SkippedFile
 
@@ -72,12 +74,21 @@ class Committer:
             # A file that moved, or a copy that went, is no loss: forget the old place.
             state = FORGOTTEN if gone.id in held else MISSING
             rows.append({**dataclasses.asdict(gone), "state": state})
-        # A file that was missing and turned up elsewhere has moved, too.
+        # Content that turned up here may be gone from where it was: a file that was missing has
+        # moved; one in a folder that this run does not look into is looked for.
         again = {image_id for _, image_id in plan.known}
-        here = {found.key for found in scan.images}
+        done = {found.key for found in scan.images} | {
+            (row.root, row.path) for row in plan.vanished
+        }
         for key, row in self._known.items():
-            if row.state == MISSING and row.id in again and key not in here:
+            if row.id not in again or key in done:
+                continue
+            if row.state == MISSING:
                 rows.append({**dataclasses.asdict(row), "state": FORGOTTEN})
+            elif not os.path.lexists(
+                os.path.join(self.manifest.root(row.root).path, relative_bytes(row.path))
+            ):
+                rows.append({**dataclasses.asdict(row), "state": MISSING})
         skipped = self._skipped_rows(scan, plan)
         if rows or skipped is not None:
             self._commit(rows, skipped)
@@ -101,8 +112,10 @@ class Committer:
             for place in (lost.file, *(copies.files if copies is not None else ())):
                 skipped.append(dataclasses.replace(lost, file=place))
                 before = self._known.get(place.key)
-                if before is not None:  # what used to be here is gone
-                    rows.append({**dataclasses.asdict(before), "state": FORGOTTEN})
+                if before is not None:
+                    # What cannot be read just now may be what it was; else what was here is gone.
+                    state = MISSING if lost.reason in RETRIED_REASONS else FORGOTTEN
+                    rows.append({**dataclasses.asdict(before), "state": state})
         table = None
         if skipped:
             table = pa.concat_tables(
@@ -120,21 +133,19 @@ class Committer:
                 **self.manifest.embeddings,
                 task.space_id: (*of_space, info.embeddings),
             }
-        # Where a file changed, nothing may hold its former content any more.
-        bury = any((row["root"], row["path"]) in self._known for row in rows)
-        self._commit(rows, table, bury=bury, **changes)
+        self._commit(rows, table, **changes)
         VectorCache(cache_folder(self.index), self.manifest, task.space_id).update(self._store)
 
     def finish(self, scan: Scan, *, changed: bool) -> None:
-        """Merge the small tables, bury what no file holds any more, bring the cache up."""
+        """Merge the small tables, note the scan, bring the cache up."""
         scanned = {root for root, prefix in scan.scanned if not prefix}
         now = utc_now()
         roots = tuple(
             dataclasses.replace(root, scanned_at=now) if root.id in scanned else root
             for root in self.manifest.roots
         )
-        if changed or self._orphans(self.manifest) is not None:
-            self._commit([], None, merge=len(self.manifest.paths) > 1, bury=True, roots=roots)
+        if changed:
+            self._commit([], None, merge=len(self.manifest.paths) > 1, roots=roots)
         else:
             # Nothing is new, so this is no new generation; only the scan was.
             self.manifest = dataclasses.replace(self.manifest, roots=roots)
@@ -142,20 +153,37 @@ class Committer:
         for space_id in self.manifest.spaces:
             cache = VectorCache(cache_folder(self.index), self.manifest, space_id)
             cache.update(self._store)
-            refs = [self.manifest.deleted] if self.manifest.deleted else []
-            deleted = read_tables(self._store, refs, DELETED_SCHEMA).column("id").to_numpy()
-            vectors = cache.open(self._store, np.sort(deleted))
+            vectors = cache.open(self._store, self._deleted())
             build_faiss_file(cache_folder(self.index), self.manifest, space_id, vectors)
 
-    def _orphans(self, manifest: Manifest) -> pa.Table | None:
-        """All tombstones, when there are new ones: images that no path row names."""
-        ids = read_tables(self._store, manifest.images, IMAGE_SCHEMA, ["id"]).column("id")
-        held = read_paths(self._store, manifest).column("id").to_numpy()
-        orphans = np.setdiff1d(ids.to_numpy(), held)
-        known = manifest.deleted.rows if manifest.deleted else 0
-        if len(orphans) == known:
+    def _deleted(self) -> Int64:
+        """The tombstones, rising."""
+        refs = [self.manifest.deleted] if self.manifest.deleted else []
+        return np.sort(as_numpy(read_tables(self._store, refs, DELETED_SCHEMA).column("id")))
+
+    def _deleted_after(self, path_rows: Sequence[dict[str, Any]], after: Manifest) -> Int64 | None:
+        """All tombstones once ``path_rows`` are in, or None when they stay as they are.
+
+        An image is buried when the last file that held it now holds another content, and comes
+        back, with its id, when a file holds it again.
+        """
+        let_go: set[int] = set()
+        for row in path_rows:
+            before = self._known.get((row["root"], row["path"]))
+            if before is not None and (row["id"] != before.id or row["state"] == FORGOTTEN):
+                let_go.add(before.id)
+        if not let_go and self.manifest.deleted is None:
             return None
-        return pa.table([pa.array(orphans, pa.int64())], schema=DELETED_SCHEMA)
+        old = self._deleted()
+        back = np.array(sorted({row["id"] for row in path_rows}), np.int64)
+        if let_go:
+            held = as_numpy(read_paths(self._store, after).column("id"))
+            gone = np.setdiff1d(np.array(sorted(let_go), np.int64), held)
+            back = np.setdiff1d(back, gone)
+        else:
+            gone = np.empty(0, np.int64)
+        new = np.setdiff1d(np.union1d(old, gone), back)
+        return None if np.array_equal(new, old) else new
 
     def _path_row(self, found: FoundFile, image_id: int) -> dict[str, Any]:
         before = self._known.get(found.key)
@@ -205,7 +233,6 @@ class Committer:
         skipped: pa.Table | None,
         *,
         merge: bool = False,
-        bury: bool = False,
         **changes: Any,
     ) -> None:
         generation = self.manifest.generation + 1
@@ -235,12 +262,13 @@ class Committer:
             merged = read_paths(self._store, with_new)
             ref = write_table(self._store, name, merged, kind="paths", index_uuid=uuid)
             changes["paths"] = (ref,)
-        orphans = self._orphans(dataclasses.replace(self.manifest, **changes)) if bury else None
-        if orphans is not None:
+        deleted = self._deleted_after(path_rows, dataclasses.replace(self.manifest, **changes))
+        if deleted is not None:
             name = f"deleted/{generation:07d}.parquet"
             self._store.delete(name)
+            table = pa.table([pa.array(deleted, pa.int64())], schema=DELETED_SCHEMA)
             changes["deleted"] = write_table(
-                self._store, name, orphans, kind="deleted", index_uuid=uuid
+                self._store, name, table, kind="deleted", index_uuid=uuid
             )
         if skipped is not None:
             name = f"skipped/{generation:07d}.parquet"

@@ -185,11 +185,6 @@ def _known_contents(
     """(bytes, sha256) -> id of the contents that are as long as one of ``sizes``."""
     table = read_tables(store, manifest.images, IMAGE_SCHEMA, ["id", "sha256", "bytes"])
     table = table.filter(pc.is_in(table.column("bytes"), pa.array(list(sizes), pa.int64())))
-    if manifest.deleted is not None:
-        from clipsearch.shards import DELETED_SCHEMA
-
-        gone = read_tables(store, [manifest.deleted], DELETED_SCHEMA).column("id")
-        table = table.filter(pc.invert(pc.is_in(table.column("id"), gone.combine_chunks())))
     lengths = table.column("bytes").to_pylist()
     hashes = table.column("sha256").to_pylist()
     ids = table.column("id").to_pylist()

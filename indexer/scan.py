@@ -78,6 +78,19 @@ def resolve_sources(sources: Sequence[str | os.PathLike[str]]) -> list[Path]:
     return folders
 
 
+def spelled_as_known(folder: Path, roots: Sequence[Root]) -> Path:
+    """``folder`` by the name of the root that holds it, where it came by another: through a
+    link, or in other letter case where the system does not mind."""
+    if any(folder.is_relative_to(root.path) for root in roots):
+        return folder
+    real = Path(os.path.normcase(os.path.realpath(folder)))
+    for root in roots:
+        known = Path(os.path.normcase(os.path.realpath(root.path)))
+        if real.is_relative_to(known):
+            return Path(root.path) / real.relative_to(known)
+    return folder
+
+
 def assign_roots(manifest: Manifest, folders: Sequence[Path]) -> tuple[Root, ...]:
     """The manifest's roots, with a new one for every folder that lies in none of them."""
     roots = list(manifest.roots)

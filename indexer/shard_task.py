@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from clipsearch import __version__
 from clipsearch.encoder import Encoder, load_encoder
 from clipsearch.errors import ImageError, SpaceMismatchError
 from clipsearch.generation import cache_folder
@@ -152,6 +155,17 @@ def image_table(rows: list[tuple[int, DecodedImage]]) -> pa.Table:
     return pa.table(columns, schema=IMAGE_SCHEMA)
 
 
+def _recipe(encoder: Encoder, config: IndexConfig) -> dict[str, Any]:
+    """How the vectors of a shard came about: the encoder's recipe, and the decoder's."""
+    packages = {name: version(name) for name in ("pillow", "pillow_heif")}
+    return {
+        **encoder.recipe,
+        "versions": {**encoder.recipe["versions"], **packages, "clipsearch": __version__},
+        "decode": config.decode,
+        "batch_size": config.batch_size,
+    }
+
+
 def _write(
     task: ShardTask,
     encoder: Encoder,
@@ -180,7 +194,7 @@ def _write(
         embedding_table(np.array(ids, np.int64), vectors),
         kind="embeddings",
         index_uuid=task.index_uuid,
-        recipe={**encoder.recipe, "decode": task.config.decode},
+        recipe=_recipe(encoder, task.config),
     )
     return ShardInfo(
         task,

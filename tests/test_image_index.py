@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,7 +20,7 @@ import numpy as np
 import pytest
 
 import clipsearch
-from clipsearch import generation, image_index, open_index, vector_index
+from clipsearch import generation, open_index, query_encoders, vector_index
 from clipsearch.encoder import Float32, load_encoder
 from clipsearch.errors import (
     ClipsearchError,
@@ -124,7 +125,7 @@ def test_search_by_vector(index: ImageIndex) -> None:
 def test_search_by_image_that_is_indexed(
     index: ImageIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(image_index, "load_encoder", no_encoder)
+    monkeypatch.setattr(query_encoders, "load_encoder", no_encoder)
     ids, rows = stored(index.path)
     for image_id, row in zip(ids.tolist(), rows, strict=True):
         path = index.paths().places(image_id)[0].path
@@ -211,7 +212,7 @@ def test_copies_are_named_with_the_hit(index: ImageIndex) -> None:
 
 
 def test_similar_leaves_itself_out(index: ImageIndex, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(image_index, "load_encoder", no_encoder)
+    monkeypatch.setattr(query_encoders, "load_encoder", no_encoder)
     ids, rows = stored(index.path)
     for position, image_id in enumerate(ids.tolist()):
         products = rows.astype(np.float64) @ rows[position].astype(np.float64)
@@ -563,7 +564,7 @@ def test_tables_cleared_while_opening(
 def test_refresh_sees_an_index_made_anew(mini_index: Path) -> None:
     index = open_index(mini_index)
     generation = index.generation
-    change_manifest(mini_index, lambda old: dataclasses.replace(old, uuid="another"))
+    change_manifest(mini_index, lambda old: dataclasses.replace(old, uuid=str(uuid.uuid4())))
     assert index.refresh()
     assert index.generation == generation
 

@@ -40,7 +40,7 @@ FULL = dataclasses.replace(
     spaces={SPACE.id: SPACE, "b": dataclasses.replace(SPACE, id="b", logit_bias=None)},
     images=(ShardRef("images/00000.parquet", 3, 100, "a" * 64, 0, 4, {"device": "cpu", "x": 0.1}),),
     embeddings={
-        SPACE.id: (ShardRef("embeddings/toy/00000.parquet", 3, 50, "b" * 64, 0, 4),),
+        SPACE.id: (ShardRef(f"embeddings/{SPACE.id}/00000.parquet", 3, 50, "b" * 64, 0, 4),),
         "b": (ShardRef("embeddings/b/00000.parquet", 3, 50, "c" * 64, 0, 4),),
     },
     paths=(FileRef("paths/1.parquet", 5, 5, "d" * 64), FileRef("paths/2.parquet", 1, 1, "e" * 64)),
@@ -206,7 +206,7 @@ def test_files_names_everything() -> None:
     assert sorted(names) == sorted(
         [
             "images/00000.parquet",
-            "embeddings/toy/00000.parquet",
+            f"embeddings/{SPACE.id}/00000.parquet",
             "embeddings/b/00000.parquet",
             "paths/1.parquet",
             "paths/2.parquet",
@@ -232,3 +232,63 @@ def test_unknown_root() -> None:
     assert FULL.root(2).path.startswith("/ph")
     with pytest.raises(IndexFormatError, match="root 1"):
         FULL.root(1)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"uuid": "../../elsewhere"},
+        {"uuid": "no uuid"},
+        {"config": [1]},
+        {"next_id": "7"},
+        {"roots": [{"id": 0, "path": None, "scanned_at": None}]},
+    ],
+)
+def test_a_manifest_that_means_mischief(store: LocalStore, change: dict[str, Any]) -> None:
+    write_manifest(store, FULL)
+    document = json.loads(store.get(MANIFEST_NAME))
+    put_document(store, {**document, **change})
+    with pytest.raises(IndexFormatError, match="damaged"):
+        read_manifest(store, "here")
+
+
+@pytest.mark.parametrize("name", ["/tmp/victim", "..", "../victim", "a/b", "", "UPPER", "a\\b"])
+def test_a_space_cannot_lead_elsewhere(store: LocalStore, name: str) -> None:
+    """Folders of the cache are named after a space, and files in them are removed."""
+    write_manifest(store, FULL)
+    text = store.get(MANIFEST_NAME).decode().replace(SPACE.id, json.dumps(name)[1:-1])
+    put_document(store, json.loads(text))
+    with pytest.raises(IndexFormatError, match="damaged"):
+        read_manifest(store, "here")
+
+
+@pytest.mark.parametrize("name", ["images/../../x.parquet", "paths/0000001.parquet", "x.parquet"])
+def test_a_shard_lies_in_its_own_folder(store: LocalStore, name: str) -> None:
+    write_manifest(store, FULL)
+    document = json.loads(store.get(MANIFEST_NAME))
+    document["images"][0]["name"] = name
+    put_document(store, document)
+    with pytest.raises(IndexFormatError, match="damaged"):
+        read_manifest(store, "here")
+
+
+def test_what_a_later_version_adds_is_passed_over(store: LocalStore) -> None:
+    write_manifest(store, FULL)
+    document = json.loads(store.get(MANIFEST_NAME))
+    document["report"] = {"recall": 1.0}
+    document["roots"][0]["label"] = "holidays"
+    document["spaces"][SPACE.id]["modality"] = "image"
+    document["images"][0]["first_taken"] = "2020-01-01"
+    put_document(store, document)
+    assert read_manifest(store, "here") == FULL
+
+
+def test_a_recipe_is_written_once(store: LocalStore) -> None:
+    shards = tuple(
+        ShardRef(f"images/{number:05d}.parquet", 1, 1, "c" * 64, number, number, {"device": "cpu"})
+        for number in range(50)
+    )
+    many = dataclasses.replace(FULL, images=shards)
+    write_manifest(store, many)
+    assert store.get(MANIFEST_NAME).count(b'"device"') == 1
+    assert read_manifest(store, "here") == many

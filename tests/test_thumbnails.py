@@ -53,7 +53,7 @@ def test_read_back(cache: Path) -> None:
 
 def test_a_real_index_has_them(mini_index: Path) -> None:
     index = open_index(mini_index)
-    for image_id in index.score(index.vectors_of([0])[1]).__next__().ids.tolist():
+    for image_id in index.classify(["a cat", "a tower"]).ids.tolist():
         data = index.thumbnail(image_id)
         assert data is not None
         with Image.open(io.BytesIO(data)) as picture:

@@ -86,6 +86,13 @@ def silence_stdout() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def _for_terminal(message: object) -> str:
+    """A message may quote a file name or another's index: nothing in it may steer a terminal."""
+    from clipsearch.cli.output import for_display
+
+    return "\n".join(for_display(line) for line in str(message).splitlines())
+
+
 def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
@@ -121,13 +128,13 @@ def run(arguments: list[str]) -> int:
     except ClipsearchError as error:
         if debug:
             raise
-        click.echo(f"Error: {error}", err=True)
+        click.echo(f"Error: {_for_terminal(error)}", err=True)
         return ERROR
     except Exception as error:
         if debug:
             raise
         click.echo(
-            f"Error: {type(error).__name__}: {_one_line(error)}\n"
+            f"Error: {type(error).__name__}: {_for_terminal(_one_line(error))}\n"
             "This was not expected. CLIPSEARCH_DEBUG=1 shows where it happened.",
             err=True,
         )

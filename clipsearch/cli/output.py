@@ -17,7 +17,11 @@ import click
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_CONTROL = dict.fromkeys((*range(32), *range(127, 160)), "\N{REPLACEMENT CHARACTER}")
+# Control characters, and those that reorder what stands around them.
+_CONTROL = dict.fromkeys(
+    (*range(32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A)),
+    "\N{REPLACEMENT CHARACTER}",
+)
 
 
 def format_options(null: bool = True) -> Callable[[F], F]:

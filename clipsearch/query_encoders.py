@@ -1,0 +1,70 @@
+"""What encodes the questions asked of an index: its encoder, loaded once, and remembered texts."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+from clipsearch.encoder import Encoder, Space, load_encoder
+from clipsearch.errors import ModelLoadError, ModelNotHereError, SpaceMismatchError
+from clipsearch.text_vectors import TextVectorCache, TextVectors, default_cache_path
+
+
+class QueryEncoders:
+    """Encoders of the spaces of one index. Safe to call from threads; never uses a network.
+
+    model : where the index's model is now, if not where it was. device : see ``load_encoder``.
+    text_cache : the SQLite file of text vectors; None is the user's own of each space.
+    """
+
+    def __init__(self, model: str | None, device: str | None, text_cache: Path | None) -> None:
+        self._model = model
+        self._device = device
+        self._text_cache = text_cache
+        self._lock = threading.Lock()
+        self._encoder: Encoder | None = None
+        self._texts: TextVectorCache | None = None
+
+    def encoder(self, space: Space) -> Encoder:
+        """The encoder of ``space``.
+
+        Raises SpaceMismatchError when the model found gives another space, and the errors of
+        ``load_encoder``.
+        """
+        with self._lock:
+            if self._encoder is None or self._encoder.space.fingerprint != space.fingerprint:
+                self._encoder = self._load(space)
+            return self._encoder
+
+    def texts(self, space: Space) -> TextVectors:
+        """What turns texts into vectors of ``space``, remembered ones first."""
+        place = self._text_cache or default_cache_path(space.fingerprint)
+        with self._lock:
+            if self._texts is None or self._texts.path != place:
+                self._texts = TextVectorCache(place)
+            return TextVectors(space, lambda: self.encoder(space), self._texts)
+
+    def _load(self, space: Space) -> Encoder:
+        try:
+            loaded = load_encoder(self._model or space.model, device=self._device)
+        except ModelNotHereError:
+            raise ModelNotHereError(
+                f"the index was made with {space.model}, which is not on this machine:\n"
+                f"fetch it with `clipsearch model get {space.model}`"
+            ) from None
+        except ModelLoadError as error:
+            is_folder = self._model is None and os.path.isabs(space.model)
+            if not is_folder or Path(space.model).exists():
+                raise error
+            raise ModelLoadError(
+                f"the index was made with the model folder {space.model}, which is not there "
+                "now: name its new place with --model FOLDER"
+            ) from None
+        if loaded.space.fingerprint != space.fingerprint:
+            raise SpaceMismatchError(
+                f"the index was made with {space.model} (space {space.id}), and "
+                f"{self._model or space.model} gives space {loaded.space.id}: use the model of "
+                "the index, or make another index"
+            )
+        return loaded
