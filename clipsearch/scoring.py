@@ -15,6 +15,7 @@ from clipsearch.records import Int32
 from clipsearch.shards import Int64
 
 _SCORES_PER_BLOCK = 1 << 22
+_PASSES = 16
 
 
 @dataclass(frozen=True)
@@ -30,21 +31,22 @@ class ScoredBlock:
 
 
 def best_labels(scores: Float32, count: int) -> Int32:
-    """(n, C) scores -> (n, count) int32 positions of the best, falling; ties to the first."""
-    if count == 1:
-        best: Int32 = scores.argmax(axis=1).astype(np.int32)[:, None]
-        return best
-    # A stable sort of the negated scores keeps equal labels in their given order.
-    if count * 8 >= scores.shape[1]:
+    """(n, C) finite scores -> (n, count) int32 positions, best first; of equals the first label."""
+    if count > _PASSES:
+        # A stable sort of the negated scores keeps equal labels in their given order.
         order: Int32 = np.argsort(-scores, axis=1, kind="stable")[:, :count].astype(np.int32)
         return order
-    kept = np.empty((len(scores), count), np.int32)
-    cut = np.partition(scores, -count, axis=1)[:, -count]
-    for row, threshold in enumerate(cut):
-        candidates = np.flatnonzero(scores[row] >= threshold)
-        ranked = np.argsort(-scores[row, candidates], kind="stable")[:count]
-        kept[row] = candidates[ranked]
-    return kept
+    # A pass for each rank is many times faster: argmax reads a row once, and takes the first of
+    # equals. What a pass found is hidden from the next, and put back at the end.
+    best = np.empty((len(scores), count), np.int32)
+    hidden = np.empty((len(scores), count), np.float32)
+    rows = np.arange(len(scores))
+    for rank in range(count):
+        best[:, rank] = scores.argmax(axis=1)
+        hidden[:, rank] = scores[rows, best[:, rank]]
+        scores[rows, best[:, rank]] = -np.inf
+    np.put_along_axis(scores, best, hidden, axis=1)
+    return best
 
 
 def score_blocks(
