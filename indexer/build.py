@@ -202,8 +202,8 @@ class _Run:
         free = shutil.disk_usage(self.place).free
         if disk > free:
             raise OptionError(
-                f"the index needs about {disk / 1e9:.1f} GB at {self.place}, and only "
-                f"{free / 1e9:.1f} GB are free: make room, or choose another place with --index"
+                f"the index needs about {disk / 1e6:,.0f} MB at {self.place}, and only "
+                f"{free / 1e6:,.0f} MB are free: make room, or choose another place with --index"
             )
         self.tell(
             Planned(

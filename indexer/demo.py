@@ -10,7 +10,7 @@ import click
 
 from clipsearch.cli import FOUND
 from clipsearch.cli.output import counted, table
-from clipsearch.errors import SourceError
+from clipsearch.errors import OptionError, SourceError
 from clipsearch.image_index import ImageIndex, open_index
 
 _QUERIES = ("a wild animal", "a tower")
@@ -54,9 +54,12 @@ def demo() -> int:
     folder = Path(platformdirs.user_cache_dir("clipsearch", appauthor=False), "demo")
     shutil.rmtree(folder, ignore_errors=True)
     photos, place = folder / "pictures", folder / "demo.index"
-    photos.mkdir(parents=True)
-    for picture in demo_pictures():
-        shutil.copyfile(picture, photos / picture.name)
+    try:
+        photos.mkdir(parents=True)
+        for picture in demo_pictures():
+            shutil.copyfile(picture, photos / picture.name)
+    except OSError as error:
+        raise OptionError(f"cannot write to the cache folder {folder}: {error.strerror}") from error
 
     _step(f"clipsearch index {photos} --index {place} --model mini")
     with TerminalProgress(place) as progress:

@@ -729,3 +729,20 @@ def test_ctrl_c_while_encoding(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert len(open_index(tmp_path / "x y.index")) >= 8
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
+def test_a_full_disk_is_one_line(mini_index: Path) -> None:
+    program = "from clipsearch.cli import main; main()"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", program, "status", "--index", str(mini_index)],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env=environment,
+            check=False,
+        )
+    assert done.returncode == 2
+    assert done.stderr.decode().startswith("Error: the disk is full")
+    assert len(done.stderr.splitlines()) == 1

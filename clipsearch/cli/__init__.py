@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -86,6 +87,13 @@ def silence_stdout() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def _system_error(error: OSError) -> str:
+    if error.errno == errno.ENOSPC:
+        return "the disk is full: make room and run the same command again; what was done is kept"
+    place = f"{os.fsdecode(error.filename)}: " if error.filename is not None else ""
+    return f"{place}{error.strerror or _one_line(error)}"
+
+
 def _for_terminal(message: object) -> str:
     """A message may quote a file name or another's index: nothing in it may steer a terminal."""
     from clipsearch.cli.output import for_display
@@ -105,6 +113,9 @@ def main() -> None:
 def run(arguments: list[str]) -> int:
     """Run the command line; returns the exit code and never lets a traceback out."""
     debug = bool(os.environ.get("CLIPSEARCH_DEBUG"))
+    for stream in ("stdout", "stderr"):  # None where the caller closed it, as with >&-
+        if getattr(sys, stream) is None:
+            setattr(sys, stream, open(os.devnull, "w"))  # noqa: SIM115
     try:
         result: Any = cli.main(
             args=arguments,
@@ -129,6 +140,11 @@ def run(arguments: list[str]) -> int:
         if debug:
             raise
         click.echo(f"Error: {_for_terminal(error)}", err=True)
+        return ERROR
+    except OSError as error:
+        if debug:
+            raise
+        click.echo(f"Error: {_for_terminal(_system_error(error))}", err=True)
         return ERROR
     except Exception as error:
         if debug:
