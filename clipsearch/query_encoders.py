@@ -49,6 +49,8 @@ class QueryEncoders:
         try:
             loaded = load_encoder(self._model or space.model, device=self._device)
         except ModelNotHereError:
+            if self._model is not None:
+                raise
             raise ModelNotHereError(
                 f"the index was made with {space.model}, which is not on this machine:\n"
                 f"fetch it with `clipsearch model get {space.model}`"

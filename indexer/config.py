@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,8 +35,8 @@ class IndexConfig:
         if self.decode not in ("exact", "fast"):
             raise OptionError(f"decode is 'exact' or 'fast', got {self.decode!r}")
         for name in ("max_megapixels", "thumbnail_side", "batch_size", "shard_seconds"):
-            if getattr(self, name) <= 0:
-                raise OptionError(f"{name} must be above 0, got {getattr(self, name)}")
+            if not 0 < getattr(self, name) < math.inf:  # which nan is not, either
+                raise OptionError(f"{name} must be above 0 and finite, got {getattr(self, name)}")
         if self.decode_threads is not None and self.decode_threads < 1:
             raise OptionError(f"decode_threads must be 1 or more, got {self.decode_threads}")
 

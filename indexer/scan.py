@@ -64,6 +64,8 @@ def resolve_sources(sources: Sequence[str | os.PathLike[str]]) -> list[Path]:
     """The folders as absolute paths; SourceError for one that is missing or no folder."""
     folders: list[Path] = []
     for source in sources:
+        if not os.fspath(source):
+            raise SourceError("expected a folder of images, got an empty name")
         path = Path(os.path.abspath(os.path.expanduser(source)))
         if not path.exists():
             raise SourceError(f"no such folder: {source}")

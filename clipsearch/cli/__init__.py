@@ -6,6 +6,7 @@ import errno
 import importlib
 import os
 import sys
+import warnings
 from typing import Any
 
 import click
@@ -113,6 +114,8 @@ def main() -> None:
 def run(arguments: list[str]) -> int:
     """Run the command line; returns the exit code and never lets a traceback out."""
     debug = bool(os.environ.get("CLIPSEARCH_DEBUG"))
+    if not debug:  # Pillow remarks on odd EXIF; that is for developers
+        warnings.filterwarnings("ignore")
     for stream in ("stdout", "stderr"):  # None where the caller closed it, as with >&-
         if getattr(sys, stream) is None:
             setattr(sys, stream, open(os.devnull, "w"))  # noqa: SIM115

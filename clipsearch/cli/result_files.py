@@ -12,6 +12,7 @@ from typing import IO, Any
 
 from clipsearch.cli.output import csv_lines, json_line, path_fields
 from clipsearch.errors import OptionError
+from clipsearch.manifest import MANIFEST_NAME
 
 _FORMATS = (".parquet", ".csv", ".json", ".jsonl", ".ndjson")
 _ROWS_AT_ONCE = 65_536
@@ -27,6 +28,8 @@ def check_out_path(named: str) -> Path:
     folder = path.absolute().parent
     if not folder.is_dir():
         raise OptionError(f"there is no folder {folder} to write {path.name} into")
+    if any((place / MANIFEST_NAME).is_file() for place in (folder, *folder.parents)):
+        raise OptionError(f"{named} lies inside an index: choose another folder for --out")
     if path.is_dir() or not os.access(folder, os.W_OK):
         raise OptionError(f"cannot write {named}: it is a folder, or its folder is read-only")
     return path

@@ -44,6 +44,13 @@ def default_map() -> dict[str, Any]:
         if os.environ.get("CLIPSEARCH_CONFIG"):
             raise OptionError(f"CLIPSEARCH_CONFIG names a file that is not there: {path}") from None
         return {}
+    except (NotADirectoryError, PermissionError):
+        # A settings folder that is not ours to read (cron, sudo, a container) holds no settings.
+        if not os.environ.get("CLIPSEARCH_CONFIG"):
+            return {}
+        raise OptionError(
+            f"cannot read the settings that CLIPSEARCH_CONFIG names: {path}"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise OptionError(f"cannot read the settings in {path}: {error}") from error
     try:
