@@ -21,6 +21,9 @@ from clipsearch.errors import IndexFormatError, IndexNotFoundError
 from clipsearch.store import Store
 
 MANIFEST_NAME = "manifest.json"
+COPY_NAME = "manifest.copy.json"
+"""The same again, written right after it, for ``verify --repair``."""
+_CURE = "mend it with 'clipsearch verify --repair --index"
 FORMAT = "clipsearch index"
 FORMAT_VERSION = 1
 
@@ -119,7 +122,7 @@ def _checksum(document: dict[str, Any]) -> str:
 
 
 def write_manifest(store: Store, manifest: Manifest) -> None:
-    """Replace the manifest. Everything it names must be in the store already."""
+    """Replace the manifest, then its copy. Everything it names must be in the store already."""
     document = {"format": FORMAT, "format_version": FORMAT_VERSION, **dataclasses.asdict(manifest)}
     # ASCII escapes keep the surrogates by which Python holds file names that are not UTF-8.
     document = json.loads(json.dumps(document))
@@ -131,31 +134,49 @@ def write_manifest(store: Store, manifest: Manifest) -> None:
         shard["recipe"] = key
     document["recipes"] = recipes
     document["checksum"] = _checksum(document)
-    store.replace(MANIFEST_NAME, (json.dumps(document, indent=1) + "\n").encode("ascii"))
+    data = (json.dumps(document, indent=1) + "\n").encode("ascii")
+    store.replace(MANIFEST_NAME, data)
+    store.replace(COPY_NAME, data)
 
 
-def read_manifest(store: Store, place: str) -> Manifest:
-    """Read and check the manifest.
+def read_for_writing(store: Store, place: str) -> Manifest:
+    """The manifest, for the holder of the writer's lock.
 
-    place : the index as the user named it, for messages.
+    Where somebody has put an older manifest back, the copy remembers how far the counters had
+    come: no id, no number of a shard and no generation is given out a second time.
+    """
+    manifest = read_manifest(store, place)
+    try:
+        copy = read_manifest(store, place, COPY_NAME)
+    except (IndexFormatError, IndexNotFoundError):
+        return manifest
+    if copy.uuid != manifest.uuid:
+        return manifest
+    counters = ("generation", "next_id", "next_shard", "next_root")
+    highest = {name: max(getattr(manifest, name), getattr(copy, name)) for name in counters}
+    return dataclasses.replace(manifest, **highest)
+
+
+def read_manifest(store: Store, place: str, name: str = MANIFEST_NAME) -> Manifest:
+    """Read and check the manifest, or its copy.
+
+    place : the index as the user named it, for messages. name : MANIFEST_NAME or COPY_NAME.
 
     Raises IndexNotFoundError when there is none, IndexFormatError when it is damaged, foreign
     or of a newer format.
     """
     try:
-        data = store.get(MANIFEST_NAME)
+        data = store.get(name)
     except (FileNotFoundError, NotADirectoryError):
         raise IndexNotFoundError(
             f"no index at {place}: make one with 'clipsearch index FOLDER --index {place}'"
         ) from None
     except OSError as error:
-        raise IndexFormatError(f"cannot read the index at {place}: {error.strerror}") from error
+        raise IndexFormatError(f"cannot read {place}/{name}: {error.strerror}") from error
     try:
         document = json.loads(data)
     except (ValueError, RecursionError):
-        raise IndexFormatError(
-            f"{place}/{MANIFEST_NAME} is damaged (not JSON): restore it from a copy, or index again"
-        ) from None
+        raise IndexFormatError(f"{place}/{name} is damaged (not JSON): {_CURE} {place}'") from None
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise IndexFormatError(f"{place} is not a clipsearch index")
     version = document.get("format_version")
@@ -167,13 +188,12 @@ def read_manifest(store: Store, place: str) -> Manifest:
     expected = document.pop("checksum", None)
     if expected != _checksum(document):
         raise IndexFormatError(
-            f"{place}/{MANIFEST_NAME} is damaged (its checksum does not match): restore it from "
-            "a copy, or index again"
+            f"{place}/{name} is damaged (its checksum does not match): {_CURE} {place}'"
         )
     try:
         return _parse(document)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise IndexFormatError(f"{place}/{MANIFEST_NAME} is damaged ({error})") from error
+        raise IndexFormatError(f"{place}/{name} is damaged ({error}): {_CURE} {place}'") from error
 
 
 T = TypeVar("T")

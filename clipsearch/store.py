@@ -65,6 +65,15 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def make_folder(folder: Path) -> None:
+    """Make ``folder`` and those above it; a new one survives a power cut."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    sync_folder(folder.parent)
+
+
 def write_durably(path: Path, data: bytes | pa.Buffer) -> None:
     """Write ``data`` to the new file ``path`` and force it to the disk."""
     with open(path, "xb") as file:
@@ -75,7 +84,7 @@ def write_durably(path: Path, data: bytes | pa.Buffer) -> None:
 
 def replace_file(path: Path, data: bytes | pa.Buffer) -> None:
     """Write ``path`` durably and atomically: a temporary name, fsync, rename, fsync."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     temporary = path.parent / f"{_TEMPORARY_PREFIX}{os.getpid()}-{secrets.token_hex(6)}"
     try:
         write_durably(temporary, data)
@@ -128,7 +137,7 @@ class LocalStore:
 
     def put_if_absent(self, name: str, data: bytes | pa.Buffer) -> None:
         target = self.path(name)
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent)
         temporary = target.parent / f"{_TEMPORARY_PREFIX}{os.getpid()}-{secrets.token_hex(6)}"
         try:
             write_durably(temporary, data)

@@ -22,7 +22,7 @@ from clipsearch.errors import (
     SpaceMismatchError,
 )
 from clipsearch.images import read_image
-from clipsearch.manifest import Manifest, new_manifest, read_manifest
+from clipsearch.manifest import Manifest, new_manifest, read_for_writing, read_manifest
 from clipsearch.model_names import choose_model, resolve_model_name
 from clipsearch.paths import PRESENT, relative_bytes
 from clipsearch.store import LocalStore
@@ -48,7 +48,7 @@ PathName = str | os.PathLike[str]
 
 _PROBE_IMAGES = 16
 _EXAMPLES = 5
-_SHARD_ROWS = (32, 65_536)
+_SHARD_ROWS = (32, 8_192)  # what a shard keeps in memory, thumbnails above all, has a bound
 _SHARD_ROWS_UNMEASURED = 256
 _THUMBNAIL_BYTES = 18_000
 _METADATA_BYTES = 1_500
@@ -132,7 +132,7 @@ class _Run:
     def look(self) -> None:
         """Scan the folders and compare with what the index knows."""
         try:
-            self.manifest = read_manifest(self.store, str(self.place))
+            self.manifest = read_for_writing(self.store, str(self.place))
             remove_leftovers(self.store, self.manifest)
         except IndexNotFoundError:
             self.manifest = new_manifest(f"clipsearch {__version__}")

@@ -50,6 +50,11 @@ from indexer.report import BuildReport
     help="Skip larger images before they are decoded.",
 )
 @click.option("--workers", type=click.IntRange(min=1), help="Threads that read and decode.")
+@click.option(
+    "--shard-seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    help="About how much work is saved at a time, and so what pulling the plug can cost.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the final account as one JSON object.")
 @click.pass_context
 def index(

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from clipsearch.errors import IndexFormatError, OptionError
-from clipsearch.manifest import MANIFEST_NAME
+from clipsearch.manifest import COPY_NAME, MANIFEST_NAME
 from indexer.lock import HOLDER_NAME, LOCK_NAME
 
 _OWN_FOLDERS = ("images", "embeddings", "paths", "skipped", "deleted", "cache")
-_OWN_NAMES = frozenset({LOCK_NAME, HOLDER_NAME, *_OWN_FOLDERS})
+_OWN_NAMES = frozenset({LOCK_NAME, HOLDER_NAME, COPY_NAME, *_OWN_FOLDERS})
 
 
 def make_folder(place: Path) -> bool:
@@ -28,8 +28,8 @@ def make_folder(place: Path) -> bool:
         for name in ("paths", "skipped"):  # written right before a manifest, never without one
             if (place / LOCK_NAME).is_file() and any((place / name).glob("*.parquet")):
                 raise IndexFormatError(
-                    f"{place} holds an index that has lost its {MANIFEST_NAME}: restore that file "
-                    "from a copy, or remove the folder and index again"
+                    f"{place} holds an index that has lost its {MANIFEST_NAME}: mend it with "
+                    f"'clipsearch verify --repair --index {place}'"
                 )
     strangers = (
         {name for name in os.listdir(place) if name not in _OWN_NAMES} if place.is_dir() else set()
