@@ -16,7 +16,8 @@ import numpy as np
 
 from clipsearch import load_encoder
 from clipsearch.errors import ImageError
-from clipsearch.images import IMAGE_EXTENSIONS, read_image
+from clipsearch.file_kinds import IMAGE_EXTENSIONS
+from clipsearch.images import read_image
 from clipsearch.prompts import class_vectors
 from clipsearch.text_vectors import TextVectors
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from clipsearch import open_index
-from clipsearch.images import IMAGE_EXTENSIONS
+from clipsearch.file_kinds import IMAGE_EXTENSIONS
 from clipsearch.model_names import folder_of, resolve_model_name
 from clipsearch.prompt_templates import SIMPLE_TEMPLATES
 from indexer import build_index

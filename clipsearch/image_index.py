@@ -280,7 +280,12 @@ class ImageIndex:
             space=state.space.id,
             dim=state.space.dim,
             roots=tuple(
-                {"path": root.path, "scanned_at": root.scanned_at} for root in manifest.roots
+                {
+                    "path": root.path,
+                    "scanned_at": root.scanned_at,
+                    "there": os.path.isdir(root.path),
+                }
+                for root in manifest.roots
             ),
             truth_bytes=sum(ref.bytes for ref in manifest.files()),
             cache_bytes=sum(_bytes_below(cache) for cache in caches),

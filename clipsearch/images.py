@@ -31,12 +31,6 @@ from clipsearch.image_formats import (
 from clipsearch.perceptual_hash import perceptual_hash
 from clipsearch.photo_metadata import PhotoMetadata, read_metadata
 
-IMAGE_EXTENSIONS: frozenset[str] = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".tif", ".tiff"}
-    | {".bmp", ".avif", ".heic", ".heif", ".hif"}
-)
-"""Endings of file names, lower case with the dot, that promise an image read here."""
-
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,14 @@ import pyarrow.compute as pc
 
 from clipsearch.errors import IndexFormatError
 from clipsearch.manifest import Manifest
-from clipsearch.shards import PATH_SCHEMA, Int64, as_numpy, read_tables
+from clipsearch.shards import PATH_SCHEMA, Int64, as_numpy, int_array, read_tables
 from clipsearch.store import Store
 
 PRESENT = "present"
 MISSING = "missing"
 FORGOTTEN = "forgotten"
+
+_MERGED = "-merged.parquet"
 
 
 def _codes(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.int64], list[Any]]:
@@ -35,30 +37,47 @@ def _codes(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.int64], list[Any]]:
     return np.concatenate([np.empty(0, np.int64), *parts]), values
 
 
-def _rows_that_count(table: pa.Table) -> tuple[Int64, npt.NDArray[np.bool_]]:
+def _rows_that_count(
+    table: pa.Table, is_merged: bool = False
+) -> tuple[Int64, npt.NDArray[np.bool_]]:
     """Positions of the rows that count, rising, and for each whether its file is missing."""
+    if is_merged:
+        return np.arange(len(table)), _is_state(table.column("state"), MISSING)
     path_codes, paths = _codes(table.column("path"))
     keys = as_numpy(table.column("root")).astype(np.int64) * len(paths) + path_codes
     # np.unique keeps the first of equals; over reversed rows that is the last one written.
     _, from_the_end = np.unique(keys[::-1], return_index=True)
     rows = np.sort(len(table) - 1 - from_the_end)
-    state_codes, states = _codes(table.column("state"))
-    is_forgotten = np.array([state == FORGOTTEN for state in states], bool)
-    is_missing = np.array([state == MISSING for state in states], bool)
-    if len(rows):
-        rows = rows[~is_forgotten[state_codes[rows]]]
-    return rows, is_missing[state_codes[rows]] if len(rows) else np.empty(0, bool)
+    rows = rows[~_is_state(table.column("state"), FORGOTTEN)[rows]]
+    return rows, _is_state(table.column("state"), MISSING)[rows]
+
+
+def _is_state(column: pa.ChunkedArray, state: str) -> npt.NDArray[np.bool_]:
+    """(n,) bool."""
+    codes, states = _codes(column)
+    return np.array([value == state for value in states], bool)[codes] if len(codes) else codes > 0
 
 
 def latest_rows(table: pa.Table) -> pa.Table:
     """The rows that count: the last one of every (root, path), forgotten ones left out."""
-    return table.take(pa.array(_rows_that_count(table)[0]))
+    return table.take(int_array(_rows_that_count(table)[0]))
 
 
-def read_paths(store: Store, manifest: Manifest) -> pa.Table:
+def merged_name(generation: int) -> str:
+    """The file of a paths table in which all others were merged: no path stands twice in it,
+    none is forgotten, and it is in order of root and path."""
+    return f"paths/{generation:07d}{_MERGED}"
+
+
+def is_merged(manifest: Manifest) -> bool:
+    """Whether the paths table is one such file."""
+    return len(manifest.paths) == 1 and manifest.paths[0].name.endswith(_MERGED)
+
+
+def read_paths(store: Store, manifest: Manifest, columns: Sequence[str] | None = None) -> pa.Table:
     """All rows of the paths table that count, in the order they were written."""
-    table = read_tables(store, manifest.paths, PATH_SCHEMA)
-    return latest_rows(table).combine_chunks()
+    table = read_tables(store, manifest.paths, PATH_SCHEMA, columns)
+    return table if is_merged(manifest) else latest_rows(table).combine_chunks()
 
 
 def relative_bytes(path: bytes) -> str:
@@ -80,7 +99,7 @@ class PathTable:
     def __init__(self, store: Store, manifest: Manifest) -> None:
         columns = ["root", "path", "id", "state"]
         table = read_tables(store, manifest.paths, PATH_SCHEMA, columns)
-        rows, missing = _rows_that_count(table)
+        rows, missing = _rows_that_count(table, is_merged(manifest))
         ids = as_numpy(table.column("id"))[rows]
         # Present files come before missing ones, else in the order they were first written.
         order = np.lexsort((rows, missing, ids))

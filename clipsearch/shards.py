@@ -131,6 +131,13 @@ def as_numpy(column: pa.ChunkedArray | pa.Array) -> npt.NDArray[Any]:
     return np.concatenate([np.empty(0, dtype), *arrays])
 
 
+def int_array(values: npt.NDArray[Any]) -> pa.Array:
+    """An Arrow array over whole numbers, without a copy and without pandas."""
+    values = np.ascontiguousarray(values)
+    kind = {"i4": pa.int32(), "i8": pa.int64(), "u8": pa.uint64()}[values.dtype.str[1:]]
+    return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(values)])
+
+
 def vectors_of(table: pa.Table) -> tuple[Int64, Float16]:
     """(n,) int64 ids and (n, dim) fp16 rows of an embedding table, without a copy of a
     one-chunk column."""

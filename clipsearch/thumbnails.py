@@ -7,9 +7,10 @@ folder loses nothing but time.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -50,26 +51,54 @@ def read_thumbnail(cache: Path, manifest: Manifest, image_id: int) -> bytes | No
     for shard in manifest.images:
         if not shard.first_id <= image_id <= shard.last_id:
             continue
-        try:
-            with pa.memory_map(os.fsencode(_file(cache, shard.name)), "r") as file:
-                data = file.read_buffer()
-                size = sealed_size(data)
-                if size is None:
-                    return None
-                reader = pa.ipc.open_file(pa.BufferReader(data.slice(0, size)))
-                schema = reader.schema
-                if not schema.equals(_SCHEMA) or schema.metadata is None:
-                    return None
-                if schema.metadata.get(b"clipsearch.index") != manifest.uuid.encode():
-                    return None
-                table = reader.read_all()
-                table.validate(full=True)  # a wrong offset would be followed anywhere
-                ids = as_numpy(table.column("id"))
-                row = int(np.searchsorted(ids, image_id))
-                if row == len(ids) or ids[row] != image_id:
-                    return None
-                image: bytes | None = table.column("image")[row].as_py()
-                return image
-        except (OSError, pa.ArrowException, ValueError):
-            return None
+        with _open(cache, shard.name, manifest.uuid) as table:
+            if table is None:
+                return None
+            ids = as_numpy(table.column("id"))
+            row = int(np.searchsorted(ids, image_id))
+            if row == len(ids) or ids[row] != image_id:
+                return None
+            image: bytes | None = table.column("image")[row].as_py()
+            return image
     return None
+
+
+def read_thumbnails(cache: Path, shard_name: str, index_uuid: str) -> dict[int, bytes]:
+    """All thumbnails of one image shard by id; none when the cache does not have them."""
+    with _open(cache, shard_name, index_uuid) as table:
+        if table is None:
+            return {}
+        ids, images = table.column("id").to_pylist(), table.column("image").to_pylist()
+        return dict(zip(ids, images, strict=True))
+
+
+@contextlib.contextmanager
+def _open(cache: Path, shard_name: str, index_uuid: str) -> Iterator[pa.Table | None]:
+    """The mapped table of one shard's thumbnails; None when it is missing, damaged or another
+    index's."""
+    try:
+        file = pa.memory_map(os.fsencode(_file(cache, shard_name)), "r")
+    except OSError:
+        yield None
+        return
+    with file:
+        yield _table(file, index_uuid)
+
+
+def _table(file: pa.MemoryMappedFile, index_uuid: str) -> pa.Table | None:
+    try:
+        data = file.read_buffer()
+        size = sealed_size(data)
+        if size is None:
+            return None
+        reader = pa.ipc.open_file(pa.BufferReader(data.slice(0, size)))
+        schema = reader.schema
+        if not schema.equals(_SCHEMA) or schema.metadata is None:
+            return None
+        if schema.metadata.get(b"clipsearch.index") != index_uuid.encode():
+            return None
+        table = reader.read_all()
+        table.validate(full=True)  # a wrong offset would be followed anywhere
+    except (OSError, pa.ArrowException, ValueError):
+        return None
+    return table

@@ -61,16 +61,21 @@ def _state(folder: Path, manifest: Manifest, space_id: str) -> dict[str, Any] | 
     return state if usable else None
 
 
+def faiss_file_will_do(cache: Path, manifest: Manifest, space_id: str) -> bool:
+    """Whether the FAISS file there covers all vectors but a few, which are scanned exactly."""
+    state = _state(faiss_folder(cache, space_id), manifest, space_id)
+    if state is None:
+        return False
+    covered = int(state["rows"])
+    uncovered = sum(shard.rows for shard in manifest.embeddings.get(space_id, ())) - covered
+    return uncovered <= max(_REBUILD_ROWS, _REBUILD_SHARE * covered)
+
+
 def build_faiss_file(cache: Path, manifest: Manifest, space_id: str, vectors: Vectors) -> None:
-    """Write the FAISS file over all live vectors, unless the one there covers nearly all."""
+    """Write the FAISS file over all live vectors."""
     from clipsearch.faiss_index import FaissIndex
 
     folder = faiss_folder(cache, space_id)
-    state = _state(folder, manifest, space_id)
-    if state is not None:
-        uncovered = len(vectors.ids) - int(state["rows"])
-        if uncovered <= max(_REBUILD_ROWS, _REBUILD_SHARE * int(state["rows"])):
-            return
     index = FaissIndex(vectors.dim)
     for ids, rows in vectors.blocks():
         index.add(ids, rows)

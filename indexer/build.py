@@ -7,44 +7,35 @@ import dataclasses
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from clipsearch import __version__
 from clipsearch.encoder import Encoder, Space, load_encoder
-from clipsearch.errors import (
-    ImageError,
-    IndexNotFoundError,
-    OptionError,
-    SourceError,
-    SpaceMismatchError,
-)
-from clipsearch.images import read_image
+from clipsearch.errors import ImageError, IndexNotFoundError, OptionError, SpaceMismatchError
 from clipsearch.manifest import Manifest, new_manifest, read_for_writing, read_manifest
 from clipsearch.model_names import choose_model, resolve_model_name
-from clipsearch.paths import PRESENT, relative_bytes
+from clipsearch.paths import MISSING, read_paths, relative_bytes
+from clipsearch.shards import int_array
 from clipsearch.store import LocalStore
 from indexer.commit import Committer, remove_leftovers
 from indexer.config import IndexConfig
-from indexer.decode import default_threads
+from indexer.file_table import same_rows
+from indexer.known import read_skipped
 from indexer.lock import writer_lock
+from indexer.look import Look, differences, forecast, known_absent, look, offline_folders
 from indexer.place import make_folder, taken_away_if_nothing_came
-from indexer.plan import (
-    RETRIED_REASONS,
-    Plan,
-    absolute,
-    make_plan,
-    read_known,
-    read_skipped,
-)
-from indexer.report import BuildReport, Committed, Encoded, Event, Planned
+from indexer.plan import absolute, encode_bytes
+from indexer.report import BuildReport, Committed, Encoded, Event, Forecast, Planned
 from indexer.runner import LocalRunner, Runner
-from indexer.scan import Scan, assign_roots, resolve_sources, scan, spelled_as_known
-from indexer.shard_task import ShardTask, embed_shard
+from indexer.sources import PathName, resolve_sources
+from indexer.update import Update
 
-PathName = str | os.PathLike[str]
+if TYPE_CHECKING:
+    from indexer.shard_task import ShardTask
 
 _PROBE_IMAGES = 16
 _EXAMPLES = 5
@@ -56,17 +47,46 @@ _METADATA_BYTES = 1_500
 
 def saved_config(index: PathName) -> IndexConfig:
     """The settings an index was built with; the defaults when there is no index yet."""
+    return IndexConfig.from_dict(_manifest_or_new(Path(index)).config)
+
+
+def _manifest_or_new(place: Path) -> Manifest:
     try:
-        manifest = read_manifest(LocalStore(Path(index)), str(index))
+        return read_manifest(LocalStore(place), str(place))
     except IndexNotFoundError:
-        return IndexConfig()
-    return IndexConfig.from_dict(manifest.config)
+        return new_manifest(f"clipsearch {__version__}")
+
+
+def _as_list(sources: PathName | Sequence[PathName]) -> Sequence[PathName]:
+    return [sources] if isinstance(sources, str | os.PathLike) else sources
+
+
+def preview(
+    sources: PathName | Sequence[PathName] = (),
+    index: PathName = "",
+    *,
+    listed: Iterable[PathName] = (),
+    retry: bool = False,
+    config: IndexConfig | None = None,
+) -> tuple[Forecast, Look]:
+    """What ``build_index`` would do with the same arguments; writes nothing and takes no lock.
+
+    Raises as ``build_index`` does, but for what concerns models.
+    """
+    place = Path(os.path.abspath(index))
+    manifest = _manifest_or_new(place)
+    config = config or IndexConfig.from_dict(manifest.config)
+    threads = config.threads
+    seen = look(place, manifest, _as_list(sources), listed, config, threads, retry)
+    return forecast(seen, place), seen
 
 
 def build_index(
     sources: PathName | Sequence[PathName],
     index: PathName,
     *,
+    listed: Iterable[PathName] = (),
+    retry: bool = False,
     encoder: str | None = None,
     device: str | None = None,
     config: IndexConfig | None = None,
@@ -76,6 +96,10 @@ def build_index(
 ) -> BuildReport:
     """Make or update the index at ``index`` from folders of images.
 
+    sources : folders and single images; none at all are the folders the index knows. A folder
+        of the index that is not there now is no error: its files are noted as missing.
+    listed : further single files, of which some may be gone by now.
+    retry : try every file again that was skipped before.
     encoder : a model's name (see ``load_encoder``); None is the model of the index, or for a
         new index the recommended one if its weights are here. The model of an index never
         changes. config : None is what the index was built with.
@@ -85,16 +109,16 @@ def build_index(
     Raises SourceError, IndexLockedError, OptionError, SpaceMismatchError, IndexFormatError
     and the errors of ``load_encoder``.
     """
-    folders = resolve_sources([sources] if isinstance(sources, str | os.PathLike) else sources)
-    if not folders:
-        raise SourceError("no folder of images was named")
+    sources, listed = _as_list(sources), list(listed)
     place = Path(os.path.abspath(index))
-    config = config or saved_config(place)
+    manifest = _manifest_or_new(place)
+    resolve_sources(sources, manifest.roots)  # before anything is made
+    config = config or IndexConfig.from_dict(manifest.config)
     is_ours = make_folder(place)
     try:
         with writer_lock(place), taken_away_if_nothing_came(place, is_ours):
-            run = _Run(place, folders, config, device, on_event or (lambda event: None))
-            run.look()
+            run = _Run(place, config, device, on_event or (lambda event: None))
+            run.look(sources, listed, retry)
             run.choose_encoder(encoder, allow_download)
             return run.carry_out(runner)
     finally:
@@ -109,60 +133,32 @@ class _Run:
     def __init__(
         self,
         place: Path,
-        folders: list[Path],
         config: IndexConfig,
         device: str | None,
         tell: Callable[[Event], None],
     ) -> None:
         self.place = place
-        self.folders = folders
         self.config = config
         self.device = device
         self.tell = tell
         self.store = LocalStore(place)
-        self.threads = config.decode_threads or default_threads()
+        self.threads = config.threads
         self.manifest: Manifest
-        self.scan: Scan
-        self.plan: Plan
+        self.seen: Look
         self.space: Space
         self.model: str
         self.loaded: Encoder | None = None
         self.has_moved = False
 
-    def look(self) -> None:
+    def look(self, sources: Sequence[PathName], listed: list[PathName], retry: bool) -> None:
         """Scan the folders and compare with what the index knows."""
         try:
-            self.manifest = read_for_writing(self.store, str(self.place))
-            remove_leftovers(self.store, self.manifest)
+            manifest = read_for_writing(self.store, str(self.place))
+            remove_leftovers(self.store, manifest)
         except IndexNotFoundError:
-            self.manifest = new_manifest(f"clipsearch {__version__}")
-        self.folders = [spelled_as_known(path, self.manifest.roots) for path in self.folders]
-        roots = assign_roots(self.manifest, self.folders)
-        self.manifest = dataclasses.replace(
-            self.manifest, roots=roots, next_root=max([-1, *(root.id for root in roots)]) + 1
-        )
-        self.scan = scan(self.folders, roots, self.config.exclude, self.place)
-        self.known = read_known(self.store, self.manifest)
-        if not self.scan.images and not self._knows_a_file_here():
-            others = sum(self.scan.ignored.values())
-            raise SourceError(
-                f"no images in {', '.join(map(str, self.folders))} ({others:,} other files): "
-                "expected .jpg, .png, .webp, .heic, .tiff and the like"
-            )
-        retried = RETRIED_REASONS
-        saved = IndexConfig.from_dict(self.manifest.config)
-        if self.config.max_megapixels > saved.max_megapixels:
-            retried |= {"too_large"}
-        self.plan = make_plan(
-            self.scan, self.store, self.manifest, self.known, self.threads, retried
-        )
-
-    def _knows_a_file_here(self) -> bool:
-        return any(
-            row.root == root and row.path.startswith(prefix)
-            for row in self.known.values()
-            for root, prefix in self.scan.scanned
-        )
+            manifest = new_manifest(f"clipsearch {__version__}")
+        self.seen = look(self.place, manifest, sources, listed, self.config, self.threads, retry)
+        self.manifest = self.seen.manifest
 
     def choose_encoder(self, name: str | None, allow_download: bool) -> None:
         """Settle the model: the index's own, else the one named, else the recommended one."""
@@ -171,7 +167,7 @@ class _Run:
             self.space = self.manifest.spaces[saved]
             self.model = self.space.model
             if name is None or resolve_model_name(name) == self.model:
-                if self.plan.encode:
+                if len(self.seen.plan.encode):
                     self._load(self.model, allow_download)
                 return
             self.model = resolve_model_name(name)
@@ -196,7 +192,7 @@ class _Run:
 
     def carry_out(self, runner: Runner | None) -> BuildReport:
         """Encode what is new, commit it shard by shard, and report."""
-        plan = self.plan
+        seen, plan = self.seen, self.seen.plan
         seconds, rows = self._estimate()
         disk = len(plan.encode) * (6 * self.space.dim + _THUMBNAIL_BYTES + _METADATA_BYTES)
         free = shutil.disk_usage(self.place).free
@@ -207,15 +203,18 @@ class _Run:
             )
         self.tell(
             Planned(
-                found=self.scan.found,
+                found=seen.scan.found,
                 new=len(plan.encode),
                 unchanged=plan.unchanged,
-                new_bytes=plan.new_bytes,
+                new_bytes=encode_bytes(plan, seen.scan),
                 seconds=seconds,
                 disk_bytes=disk,
                 model=self.model,
                 device=str(self.loaded.recipe["device"]) if self.loaded else "-",
             )
+        )
+        moved = (
+            sum(change.kind == "moved" for change in differences(seen)) if len(plan.noted) else 0
         )
         before = self.manifest.generation
         # The settings go in with the first commit, so that a run that is cut short is gone on
@@ -223,70 +222,84 @@ class _Run:
         config = self.config.to_dict()
         changed = config != self.manifest.config or self.has_moved
         self.manifest = dataclasses.replace(self.manifest, config=config)
-        committer = Committer(self.place, self.manifest, self.known)
+        committer = Committer(self.place, self.manifest)
         if self.space.id not in self.manifest.spaces:
             committer.add_space(self.space)
-        committer.note_files(self.scan, plan)
+        update = Update(committer, seen.scan, plan, seen.known)
+        update.note_files()
         begin = time.perf_counter()
+        done = self._encode(runner, rows, update) if len(plan.encode) else 0
+        encode_seconds = time.perf_counter() - begin
+        update.finish(changed=changed or committer.manifest.generation != before)
+        return self._report(committer, done, moved, encode_seconds, before)
+
+    def _encode(self, runner: Runner | None, rows: int, update: Update) -> int:
+        """Encode shards of ``rows`` files and commit each; how many images that were."""
+        from indexer.shard_task import embed_shard  # and with it Pillow, only when needed
+
         chosen = runner or LocalRunner(lambda count: self.tell(Encoded(count)))
         done = 0
         for info in chosen.run(embed_shard, self._tasks(rows)):
             if runner is not None:  # elsewhere nothing is heard of a shard before it is done
                 self.tell(Encoded(len(info.task.files)))
-            committer.add_shard(info, plan)
+            update.add_shard(info)
             done += len(info.indexed)
             self.tell(Committed(done))
-        encode_seconds = time.perf_counter() - begin
-        changed = changed or committer.manifest.generation != before
-        committer.finish(self.scan, changed=changed)
-        return self._report(committer, done, encode_seconds)
+        return done
 
     def _estimate(self) -> tuple[float | None, int]:
         """Seconds the encoding will take, and how many files make a shard of the wanted
         length, from a trial on a few of the images."""
-        files = self.plan.encode
-        if self.loaded is None or len(files) <= _PROBE_IMAGES:
+        rows = self.seen.plan.encode
+        if self.loaded is None or len(rows) <= _PROBE_IMAGES:
             return None, _SHARD_ROWS_UNMEASURED
-        step = len(files) // _PROBE_IMAGES
+        from indexer.decode import decode_in_order
+
+        chosen = rows[:: len(rows) // _PROBE_IMAGES][:_PROBE_IMAGES]
+        files = self.seen.scan.images.files(chosen)
+        decoded = decode_in_order(
+            [absolute(self.manifest, found) for found in files],
+            self.space.geometry,
+            decode=self.config.decode,
+            max_megapixels=self.config.max_megapixels,
+            thumbnail_side=self.config.thumbnail_side,
+            threads=self.threads,
+            look_ahead=self.threads,
+        )
         pixels: list[np.ndarray] = []
-        decode_times: list[float] = []
-        for found in files[::step][:_PROBE_IMAGES]:
-            begin = time.perf_counter()
-            with contextlib.suppress(ImageError):
-                image = read_image(
-                    absolute(self.manifest, found),
-                    self.space.geometry,
-                    decode=self.config.decode,
-                    max_megapixels=self.config.max_megapixels,
-                    thumbnail_side=self.config.thumbnail_side,
-                )
+        begin = 0.0
+        for position, image in enumerate(decoded):
+            # The first ones set things up, and say nothing of the thousands to come.
+            if position == min(self.threads, len(chosen) // 2):
+                begin = time.perf_counter()
+            if not isinstance(image, ImageError):
                 pixels.append(image.pixels)
-                decode_times.append(time.perf_counter() - begin)
+        timed = len(chosen) - min(self.threads, len(chosen) // 2)
+        decoding = (time.perf_counter() - begin) / timed
         if len(pixels) < 2:
             return None, _SHARD_ROWS_UNMEASURED
-        # The first of each sets things up, and says nothing of the thousands to come.
-        decoding = sum(decode_times[1:]) / len(decode_times[1:])
         batch = np.stack(pixels)
         self.loaded.encode_images(batch)
         begin = time.perf_counter()
         self.loaded.encode_images(batch)
         encoding = (time.perf_counter() - begin) / len(batch)
-        decoding /= min(self.threads, os.cpu_count() or 1)
         # On a CPU both take turns on the same cores; beside a GPU the slower one counts.
         on_cpu = self.loaded.recipe["device"] == "cpu"
         each = decoding + encoding if on_cpu else max(decoding, encoding)
-        rows = int(self.config.shard_seconds / max(each, 1e-6))
-        return each * len(files), min(max(rows, _SHARD_ROWS[0]), _SHARD_ROWS[1])
+        shard_rows = int(self.config.shard_seconds / max(each, 1e-6))
+        return each * len(rows), min(max(shard_rows, _SHARD_ROWS[0]), _SHARD_ROWS[1])
 
     def _tasks(self, rows: int) -> Iterator[ShardTask]:
-        files = self.plan.encode
-        for number, start in enumerate(range(0, len(files), rows)):
+        from indexer.shard_task import ShardTask
+
+        encode = self.seen.plan.encode
+        for number, start in enumerate(range(0, len(encode), rows)):
             yield ShardTask(
                 index=str(self.place),
                 index_uuid=self.manifest.uuid,
                 number=self.manifest.next_shard + number,
                 first_id=self.manifest.next_id + start,
-                files=tuple(files[start : start + rows]),
+                files=tuple(self.seen.scan.images.files(encode[start : start + rows])),
                 roots={root.id: root.path for root in self.manifest.roots},
                 model=self.model,
                 device=self.device,
@@ -295,34 +308,58 @@ class _Run:
                 config=self.config,
             )
 
-    def _report(self, committer: Committer, done: int, encode_seconds: float) -> BuildReport:
-        known = read_known(self.store, committer.manifest)
-        rows = (known.get(found.key) for found in self.scan.images)
-        here = [row for row in rows if row is not None and row.state == PRESENT]
-        reasons: dict[str, int] = {}
-        examples: list[tuple[str, str]] = []
-        wanted = {found.key for found in self.scan.images} - {(row.root, row.path) for row in here}
-        for row in read_skipped(self.store, committer.manifest).to_pylist():
-            if (row["root"], row["path"]) in wanted:
-                reasons[row["reason"]] = reasons.get(row["reason"], 0) + 1
-                if len(examples) < _EXAMPLES:
-                    place = Path(self.manifest.root(row["root"]).path, relative_bytes(row["path"]))
-                    examples.append((str(place), row["message"]))
-        distinct = len({row.id for row in here})
+    def _report(
+        self, committer: Committer, done: int, moved: int, encode_seconds: float, before: int
+    ) -> BuildReport:
+        scan, plan, known = self.seen.scan, self.seen.plan, self.seen.known
+        here = plan.ids >= 0
+        ids = np.sort(plan.ids[here])
+        distinct = int((np.diff(ids) > 0).sum()) + bool(len(ids))
+        reasons, examples = self._skipped(committer.manifest, np.flatnonzero(~here))
+        missing = int(known.missing.sum())
+        if committer.manifest.generation != before:
+            columns = ("root", "path", "state")
+            states = read_paths(self.store, committer.manifest, columns).column("state")
+            missing = states.to_pylist().count(MISSING)
         return BuildReport(
             index=str(self.place),
             model=self.model,
-            found=self.scan.found,
+            found=scan.found,
             indexed=distinct,
             new=done,
-            copies=len(here) - distinct,
-            skipped=len(wanted),
-            ignored=sum(self.scan.ignored.values()),
-            missing=sum(row.state == "missing" for row in known.values()),
+            copies=int(here.sum()) - distinct,
+            skipped=int((~here).sum()),
+            ignored=sum(scan.ignored.values()),
+            missing=missing,
+            moved=moved,
             encode_seconds=encode_seconds,
             generation=committer.manifest.generation,
+            offline=offline_folders(self.seen),
+            not_there=len(scan.absent) - known_absent(self.seen),
             skip_reasons=reasons,
-            skipped_examples=tuple(examples),
-            ignored_kinds=dict(self.scan.ignored.most_common()),
-            unreadable=tuple(self.scan.unreadable),
+            skipped_examples=examples,
+            ignored_kinds=dict(scan.ignored.most_common()),
+            unreadable=tuple(scan.unreadable),
         )
+
+    def _skipped(
+        self, manifest: Manifest, rows: np.ndarray
+    ) -> tuple[dict[str, int], tuple[tuple[str, str], ...]]:
+        """How many of the found files ``rows`` were skipped for which reason, and examples."""
+        reasons: dict[str, int] = {}
+        examples: list[tuple[str, str]] = []
+        if not len(rows):
+            return reasons, ()
+        images, table = self.seen.scan.images, read_skipped(self.store, manifest)
+        match = same_rows(
+            images.roots[rows],
+            images.paths.take(int_array(rows)),
+            np.array(table.column("root").to_pylist(), np.int32),
+            table.column("path"),
+        )
+        for lost in table.take(int_array(match[match >= 0])).to_pylist():
+            reasons[lost["reason"]] = reasons.get(lost["reason"], 0) + 1
+            if len(examples) < _EXAMPLES:
+                place = Path(manifest.root(lost["root"]).path, relative_bytes(lost["path"]))
+                examples.append((str(place), lost["message"]))
+        return reasons, tuple(examples)

@@ -11,8 +11,8 @@ from typing import Any
 
 import click
 
-from clipsearch.cli import FOUND, INTERRUPTED, PARTIAL
-from clipsearch.cli.output import counted, display_path, for_display, human_bytes, human_seconds
+from clipsearch.cli import FOUND, INTERRUPTED, NOTHING_FOUND, PARTIAL
+from clipsearch.cli.output import human_bytes, json_line, write_bytes
 from clipsearch.cli.places import device_option, index_option, index_to_write
 from clipsearch.cli.settings import offline
 from clipsearch.errors import ModelNotChosenError, OptionError
@@ -20,7 +20,7 @@ from indexer.report import BuildReport
 
 
 @click.command()
-@click.argument("folders", nargs=-1, required=True, metavar="FOLDER...", type=click.Path())
+@click.argument("sources", nargs=-1, metavar="[FOLDER...]", type=click.Path())
 @index_option
 @click.option(
     "--model",
@@ -55,91 +55,191 @@ from indexer.report import BuildReport
     type=click.FloatRange(min=0, min_open=True),
     help="About how much work is saved at a time, and so what pulling the plug can cost.",
 )
+@click.option("--dry-run", is_flag=True, help="Say what would be done, file by file; do nothing.")
+@click.option("--watch", is_flag=True, help="Stay, and index what changes as it changes.")
 @click.option("--json", "as_json", is_flag=True, help="Print the final account as one JSON object.")
 @click.pass_context
 def index(
     ctx: click.Context,
     /,
-    folders: tuple[str, ...],
+    sources: tuple[str, ...],
     index_path: str | None,
     model: str | None,
     device: str | None,
+    dry_run: bool,
+    watch: bool,
     as_json: bool,
     **settings: Any,
 ) -> int:
     """Add FOLDERs of images to an index, or bring it up to date.
 
     Every new image is encoded once. Running it again encodes only what is new or changed, and
-    finished work is kept when a run is interrupted.
+    finished work is kept when a run is interrupted. Without a FOLDER, those that the index knows
+    are looked at again. Single images may be named too, and - reads a list of them from standard
+    input, a line (or a NUL) after each.
 
     \b
       clipsearch index ~/Pictures --index photos.index
+      clipsearch index                                   the same folders again
+      find ~/Pictures -newer x -print0 | clipsearch index -
     """
-    # OpenMP's threads would spin while they wait, and keep the cores from the threads that
-    # decode: on two cores that makes a run one and a half times as long, and more.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ.setdefault("KMP_BLOCKTIME", "0")
-    from indexer.build import build_index, saved_config
-    from indexer.progress import TerminalProgress
-
     place = index_to_write(index_path)
-    given = {name: value for name, value in settings.items() if value not in (None, ())}
-    if "exclude" in given:  # an empty pattern takes back what an earlier run saved
-        given["exclude"] = tuple(pattern for pattern in given["exclude"] if pattern)
-    if "workers" in given:
-        given["decode_threads"] = given.pop("workers")
-    config = dataclasses.replace(saved_config(place), **given)
+    listed = _listed() if "-" in sources else None
+    sources = tuple(source for source in sources if source != "-")
+    if not sources and listed is None and not (place / "manifest.json").is_file():
+        raise click.UsageError("name a FOLDER of images: there is no index yet that knows one")
+    if listed == [] and not sources:
+        click.echo("The list on standard input is empty: nothing to do.", err=True)
+        return NOTHING_FOUND
     flag = ctx.get_parameter_source("model") == click.core.ParameterSource.COMMANDLINE
-    if not flag and (place / "manifest.json").is_file():
-        model = None  # a default is for new indexes; this one keeps its model
+    run = IndexRun(place, sources, listed or [], model, flag, device, settings, as_json)
+    if dry_run:
+        return run.preview()
+    if watch:
+        if listed is not None:
+            raise click.UsageError("--watch looks at folders, not at a list of files")
+        return run.watch()
+    return run.carry_out()
 
-    def build(named: str | None, allow_download: bool) -> BuildReport:
-        with TerminalProgress(place) as progress:
+
+def _listed() -> list[str]:
+    """The file names on standard input, which may hold any bytes but the one between them."""
+    data = sys.stdin.buffer.read()
+    names = data.split(b"\0" if b"\0" in data else b"\n")
+    return [os.fsdecode(name.removesuffix(b"\r")) for name in names if name.strip()]
+
+
+class IndexRun:
+    """One call of ``index``: what was asked for, and how it is told."""
+
+    def __init__(
+        self,
+        place: Path,
+        sources: tuple[str, ...],
+        listed: list[str],
+        model: str | None = None,
+        model_is_flag: bool = False,
+        device: str | None = None,
+        settings: dict[str, Any] | None = None,
+        as_json: bool = False,
+        retry: bool = False,
+    ) -> None:
+        # OpenMP's threads would spin while they wait, and keep the cores from the threads that
+        # decode: on two cores that makes a run one and a half times as long, and more.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        os.environ.setdefault("KMP_BLOCKTIME", "0")
+        from indexer.build import saved_config
+
+        given = {k: value for k, value in (settings or {}).items() if value not in (None, ())}
+        if "exclude" in given:  # an empty pattern takes back what an earlier run saved
+            given["exclude"] = tuple(pattern for pattern in given["exclude"] if pattern)
+        if "workers" in given:
+            given["decode_threads"] = given.pop("workers")
+        self._place = place
+        self._sources = sources
+        self._listed = listed
+        self._config = dataclasses.replace(saved_config(place), **given)
+        self._given = given
+        # A default is for new indexes; one that is there keeps its model.
+        is_default = not model_is_flag and (place / "manifest.json").is_file()
+        self._model = None if is_default else model
+        self._may_fetch = model_is_flag and not offline()
+        self._device = device
+        self._as_json = as_json
+        self._retry = retry
+
+    def build(self, sources: tuple[str, ...] | None = None) -> BuildReport:
+        """Index, once. ``sources`` in place of those that were asked for."""
+        from indexer.build import build_index
+        from indexer.progress import TerminalProgress
+
+        with TerminalProgress(self._place) as progress:
             return build_index(
-                folders,
-                place,
-                encoder=named,
-                device=device,
-                config=config,
-                allow_download=allow_download,
+                self._sources if sources is None else sources,
+                self._place,
+                listed=self._listed,
+                retry=self._retry,
+                encoder=self._model,
+                device=self._device,
+                config=self._config,
+                allow_download=self._may_fetch,
                 on_event=progress.hear,
             )
 
-    try:
+    def carry_out(self) -> int:
+        """Index and tell; returns the exit code."""
         try:
-            report = build(model, flag and not offline())
+            return self.tell(self._build_with_a_model())
+        except KeyboardInterrupt:
+            click.echo(self._interrupted(), err=True)
+            return INTERRUPTED
+
+    def _build_with_a_model(self) -> BuildReport:
+        try:
+            return self.build()
         except ModelNotChosenError:
             if not (sys.stdin.isatty() and sys.stderr.isatty()) or offline():
                 raise
-            model = _ask_for_model()
-            report = build(model, True)
-    except KeyboardInterrupt:
-        click.echo(_interrupted(folders, place, model, given), err=True)
+            self._model, self._may_fetch = _ask_for_model(), True
+            return self.build()
+
+    def tell(self, report: BuildReport) -> int:
+        """Print the account of a run; returns the exit code."""
+        from indexer.account import tell_report
+
+        if self._as_json:
+            write_bytes(json_line(dataclasses.asdict(report)))
+        tell_report(report, self._place)
+        return PARTIAL if report.skipped or report.unreadable or report.not_there else FOUND
+
+    def preview(self) -> int:
+        """Tell what would be done."""
+        from indexer.account import print_difference, tell_forecast
+        from indexer.build import preview
+        from indexer.look import differences
+
+        forecast, seen = preview(
+            self._sources,
+            self._place,
+            listed=self._listed,
+            retry=self._retry,
+            config=self._config,
+        )
+        for change in differences(seen):
+            print_difference(change, "json" if self._as_json else "auto")
+        if self._as_json:
+            write_bytes(json_line(dataclasses.asdict(forecast)))
+        tell_forecast(forecast)
+        return FOUND if forecast.changes else NOTHING_FOUND
+
+    def watch(self) -> int:
+        """Index, and again whenever something changes, until interrupted."""
+        from indexer.watch import watch_folders
+
+        try:
+            report = self._build_with_a_model()
+            self.tell(report)
+            click.echo("Watching for changes; Ctrl-C stops.", err=True)
+            watch_folders(self._place, self.build, self.tell, report.generation)
+        except KeyboardInterrupt:
+            click.echo("\nStopped watching. Everything that was indexed is saved.", err=True)
         return INTERRUPTED
-    if as_json:
-        import json
 
-        click.echo(json.dumps(dataclasses.asdict(report)))
-    _tell(report, place)
-    return PARTIAL if report.skipped or report.unreadable else FOUND
-
-
-def _interrupted(
-    folders: tuple[str, ...], place: Path, model: str | None, given: dict[str, Any]
-) -> str:
-    """What to tell when a run was cut short: what is saved, and the command to go on with."""
-    words = ["clipsearch", "index", *folders, "--index", str(place)]
-    if (place / "manifest.json").is_file():
-        saved = "Every finished part is saved and searchable"
-    else:
-        # Nothing was finished, so the index does not know yet how it was to be built.
-        saved = "Nothing was finished yet"
-        words += ["--model", model] if model is not None else []
-        for name, value in given.items():
-            option = "--workers" if name == "decode_threads" else "--" + name.replace("_", "-")
-            for one in value if isinstance(value, tuple) else (value,):
-                words += [option, str(one)]
-    return f"\nInterrupted. {saved}; go on with:\n  {shlex.join(words)}"
+    def _interrupted(self) -> str:
+        """What to tell when a run was cut short: what is saved, and the command to go on with."""
+        words = ["clipsearch", "index", *self._sources, *(["-"] if self._listed else [])]
+        words += ["--index", str(self._place)]
+        if (self._place / "manifest.json").is_file():
+            saved = "Every finished part is saved and searchable"
+        else:
+            # Nothing was finished, so the index does not know yet how it was to be built.
+            saved = "Nothing was finished yet"
+            words += ["--model", self._model] if self._model is not None else []
+            for name, value in self._given.items():
+                option = "--workers" if name == "decode_threads" else "--" + name.replace("_", "-")
+                for one in value if isinstance(value, tuple) else (value,):
+                    words += [option, str(one)]
+        return f"\nInterrupted. {saved}; go on with:\n  {shlex.join(words)}"
 
 
 def _ask_for_model() -> str:
@@ -156,46 +256,3 @@ def _ask_for_model() -> str:
     )
     answer = click.prompt("Which one", type=click.Choice(["1", "2"]), default="1", err=True)
     return preset.model if answer == "1" else BUILT_IN
-
-
-def _tell(report: BuildReport, place: Path) -> None:
-    """The account of a run, for a person, on standard error."""
-
-    def say(text: str) -> None:
-        click.echo(text, err=True)
-
-    if report.new:
-        rate = report.new / max(report.encode_seconds, 1e-9)
-        say(
-            f"Indexed {counted(report.new, 'image')} in {human_seconds(report.encode_seconds)} "
-            f"({f'{rate:,.0f}' if rate >= 10 else f'{rate:.2g}'} images/s)."
-        )
-    else:
-        say("Nothing new to encode.")
-    account = (
-        f"Found {counted(report.found, 'file')}: {counted(report.indexed, 'image')} in the index, "
-        f"{counted(report.copies, 'copy', 'copies')}, {report.skipped:,} skipped, "
-        f"{report.ignored:,} ignored"
-    )
-    if report.ignored_kinds:
-        kinds = sorted(report.ignored_kinds.items(), key=lambda item: -item[1])[:5]
-        shown = ", ".join(f"{for_display(kind)} {count:,}" for kind, count in kinds)
-        account += f" ({shown}{', ...' if len(report.ignored_kinds) > 5 else ''})"
-    say(account + ".")
-    if report.missing:
-        say(
-            f"{counted(report.missing, 'known file')} not there now: still searchable, "
-            "nothing was deleted."
-        )
-    if report.skipped:
-        reasons = ", ".join(f"{reason} {count:,}" for reason, count in report.skip_reasons.items())
-        say(f"Skipped: {reasons}.")
-        for path, message in report.skipped_examples:
-            say(f"  {for_display(path)}: {message}")
-        if report.skipped > len(report.skipped_examples):
-            say(f"  and {report.skipped - len(report.skipped_examples):,} more")
-    for folder, why in report.unreadable[:5]:
-        say(f"Could not list {for_display(folder)}: {why}")
-    if report.new:
-        place_text = shlex.quote(display_path(place.absolute()))
-        say(f'Next: clipsearch search "a dog on a beach" --index {place_text}')

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +40,11 @@ class IndexConfig:
                 raise OptionError(f"{name} must be above 0 and finite, got {getattr(self, name)}")
         if self.decode_threads is not None and self.decode_threads < 1:
             raise OptionError(f"decode_threads must be 1 or more, got {self.decode_threads}")
+
+    @property
+    def threads(self) -> int:
+        """Threads that read photos: as set, else what keeps an encoder fed on this machine."""
+        return self.decode_threads or max(2, min(16, os.cpu_count() or 2))
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as the manifest keeps them."""

@@ -4,86 +4,64 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import defaultdict
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from clipsearch.manifest import Manifest
-from clipsearch.paths import MISSING, PRESENT, read_paths, relative_bytes
-from clipsearch.shards import IMAGE_SCHEMA, SKIPPED_SCHEMA, read_tables
+from clipsearch.paths import relative_bytes
+from clipsearch.shards import IMAGE_SCHEMA, Int64, as_numpy, int_array, read_tables
 from clipsearch.store import Store
-from indexer.scan import FoundFile, Scan
+from indexer.file_table import FileTable, FoundFile, binary_array, same_rows
+from indexer.known import KnownFiles, read_skipped
+from indexer.scan import Scan
 
 RETRIED_REASONS = frozenset({"vanished", "unreadable"})
 """Skipped files that every run tries again; the others only when they have changed."""
 
+ALL_REASONS = RETRIED_REASONS | {"corrupt", "truncated", "unsupported", "too_large", "empty"}
+"""Every reason for which an image may be skipped."""
 
-@dataclass(frozen=True, slots=True)
-class KnownPath:
-    """A row of the paths table."""
 
-    root: int
-    path: bytes
-    size: int
-    mtime_ns: int
-    inode: int
-    id: int
-    state: str
-    first_seen: object
+def _no_rows() -> Int64:
+    return np.empty(0, np.int64)
 
 
 @dataclass
 class Copies:
-    """Further files that held the content ``sha256`` when they were looked at."""
+    """Further files (rows of the scan) that held the content ``sha256`` when they were read."""
 
     sha256: bytes
-    files: list[FoundFile] = field(default_factory=list)
+    rows: list[int] = field(default_factory=list)
 
 
 @dataclass
 class Plan:
-    """What a run has to do.
+    """What a run has to do. "Rows" are of the scan's images, "known rows" of the known files.
 
-    encode : files whose content the index does not hold, in order of root and path.
-    same_as : for a file of ``encode``, the further new files that hold the same content.
-    known : files whose content has an id already: copies, moved files, and touched ones.
-    unchanged : files that are as they were. skipped : files that were skipped before and have
-    not changed since. vanished : rows of files that a scanned folder no longer holds.
+    match : (n,) for every found image its known row, -1 for a new path.
+    ids : (n,) the id of every found image that has one already, -1 for the others.
+    encode : rows whose content the index does not hold: first those never tried, in order of
+    root and path, then those that were skipped before. same_as : for a row of ``encode``, the
+    further new files that hold the same content.
+    noted : rows whose content has an id already: copies, moved files, and touched ones.
+    unchanged : how many files are as they were. skipped : rows that were skipped before and have
+    not changed since.
+    vanished : known rows of files that a scanned folder, or a list, no longer has.
+    offline : known rows, present so far, in folders that are not there now.
     """
 
-    encode: list[FoundFile] = field(default_factory=list)
-    same_as: dict[tuple[int, bytes], Copies] = field(default_factory=dict)
-    known: list[tuple[FoundFile, int]] = field(default_factory=list)
+    match: Int64 = field(default_factory=_no_rows)
+    ids: Int64 = field(default_factory=_no_rows)
+    encode: Int64 = field(default_factory=_no_rows)
+    same_as: dict[int, Copies] = field(default_factory=dict)
+    noted: Int64 = field(default_factory=_no_rows)
     unchanged: int = 0
-    skipped: list[FoundFile] = field(default_factory=list)
-    vanished: list[KnownPath] = field(default_factory=list)
-
-    @property
-    def new_bytes(self) -> int:
-        """Bytes of the files to encode."""
-        return sum(found.size for found in self.encode)
-
-
-def read_known(store: Store, manifest: Manifest) -> dict[tuple[int, bytes], KnownPath]:
-    """The paths table by root and path."""
-    table = read_paths(store, manifest)
-    columns = [
-        table.column(name).to_pylist()
-        for name in ("root", "path", "size", "mtime_ns", "inode", "id", "state", "first_seen")
-    ]
-    rows = (KnownPath(*values) for values in zip(*columns, strict=True))
-    return {(row.root, row.path): row for row in rows}
-
-
-def read_skipped(store: Store, manifest: Manifest) -> pa.Table:
-    """The skipped table."""
-    refs = [manifest.skipped] if manifest.skipped else []
-    return read_tables(store, refs, SKIPPED_SCHEMA)
+    skipped: Int64 = field(default_factory=_no_rows)
+    vanished: Int64 = field(default_factory=_no_rows)
+    offline: Int64 = field(default_factory=_no_rows)
 
 
 def absolute(manifest: Manifest, found: FoundFile) -> str:
@@ -104,7 +82,7 @@ def make_plan(
     scan: Scan,
     store: Store,
     manifest: Manifest,
-    known: dict[tuple[int, bytes], KnownPath],
+    known: KnownFiles,
     threads: int,
     retried: frozenset[str] = RETRIED_REASONS,
 ) -> Plan:
@@ -115,100 +93,134 @@ def make_plan(
     read to be encoded. ``retried`` are the reasons for which a skipped file is tried again
     although it has not changed.
     """
-    plan = Plan()
-    skipped = {
-        (row["root"], row["path"]): (row["size"], row["mtime_ns"], row["reason"])
-        for row in read_skipped(store, manifest).to_pylist()
-    }
-    fresh: list[FoundFile] = []
-    for found in scan.images:
-        before = known.get(found.key)
-        if before is not None and (before.size, before.mtime_ns) == (found.size, found.mtime_ns):
-            if before.state == PRESENT:
-                plan.unchanged += 1
-            else:
-                plan.known.append((found, before.id))
-            continue
-        was_skipped = skipped.get(found.key)
-        if (
-            was_skipped is not None
-            and was_skipped[:2] == (found.size, found.mtime_ns)
-            and was_skipped[2] not in retried
-        ):
-            plan.skipped.append(found)
-            continue
-        fresh.append(found)
-    _group_by_content(plan, fresh, store, manifest, threads)
-    plan.vanished = _vanished(scan, manifest, known)
+    images = scan.images
+    plan = Plan(same_rows(images.roots, images.paths, known.roots, known.paths))
+    plan.ids = np.full(len(images), -1, np.int64)
+    there = np.flatnonzero(plan.match >= 0)
+    before = plan.match[there]
+    same = (images.sizes[there] == known.sizes[before]) & (
+        images.mtimes[there] == known.mtimes[before]
+    )
+    there, before = there[same], before[same]
+    plan.ids[there] = known.ids[before]
+    plan.unchanged = int((~known.missing[before]).sum())
+    returned = there[known.missing[before]]
+    fresh = np.flatnonzero(plan.ids < 0)
+    if len(fresh):
+        was_skipped = _skipped_before(plan, images, fresh, store, manifest, retried)
+        fresh = np.setdiff1d(fresh, plan.skipped)
+        _group_by_content(plan, images, fresh, store, manifest, threads)
+        tried = np.isin(plan.encode, was_skipped)
+        # Behind the others, so that a file that cannot be read gives no other file another id.
+        plan.encode = np.concatenate([plan.encode[~tried], plan.encode[tried]])
+    plan.noted = np.sort(np.concatenate([returned, plan.noted]))
+    _find_the_missing(plan, scan, manifest, known)
     return plan
 
 
+def _skipped_before(
+    plan: Plan,
+    images: FileTable,
+    fresh: Int64,
+    store: Store,
+    manifest: Manifest,
+    retried: frozenset[str],
+) -> Int64:
+    """The rows of ``fresh`` that were skipped before. Those that are to stay so are put into
+    ``plan.skipped``."""
+    table = read_skipped(store, manifest)
+    if not len(table):
+        return _no_rows()
+    match = same_rows(
+        images.roots[fresh],
+        images.paths.take(int_array(fresh)),
+        as_numpy(table.column("root")),
+        table.column("path"),
+    )
+    tried, rows = fresh[match >= 0], match[match >= 0]
+    reasons = np.array(table.column("reason").to_pylist(), object)[rows]
+    as_it_was = (
+        (as_numpy(table.column("size"))[rows] == images.sizes[tried])
+        & (as_numpy(table.column("mtime_ns"))[rows] == images.mtimes[tried])
+        & ~np.isin(reasons.astype(str), sorted(retried))
+    )
+    plan.skipped = tried[as_it_was]
+    again: Int64 = tried[~as_it_was]
+    return again
+
+
 def _group_by_content(
-    plan: Plan, fresh: list[FoundFile], store: Store, manifest: Manifest, threads: int
+    plan: Plan,
+    images: FileTable,
+    fresh: Int64,
+    store: Store,
+    manifest: Manifest,
+    threads: int,
 ) -> None:
-    by_size: dict[int, int] = defaultdict(int)
-    for found in fresh:
-        by_size[found.size] += 1
-    contents = _known_contents(store, manifest, by_size.keys())
-    known_sizes = {size for size, _ in contents}
-    doubtful = [
-        found
-        for found in fresh
-        if found.size > 0 and (by_size[found.size] > 1 or found.size in known_sizes)
+    sizes = images.sizes[fresh]
+    distinct, counts = np.unique(sizes, return_counts=True)
+    contents = _known_contents(store, manifest, distinct)
+    known_sizes = np.array(sorted({size for size, _ in contents}), np.int64)
+    doubtful = fresh[
+        (sizes > 0) & (np.isin(sizes, distinct[counts > 1]) | np.isin(sizes, known_sizes))
     ]
+
+    def hash_row(row: int) -> bytes | None:
+        return file_sha256(absolute(manifest, images.file(row)))
+
     with ThreadPoolExecutor(threads) as pool:
-        hashes = dict(
-            zip(
-                (found.key for found in doubtful),
-                pool.map(lambda found: file_sha256(absolute(manifest, found)), doubtful),
-                strict=True,
-            )
-        )
-    first_of: dict[bytes, FoundFile] = {}
-    for found in fresh:
-        content = hashes.get(found.key)
+        hashes = dict(zip(doubtful.tolist(), pool.map(hash_row, doubtful.tolist()), strict=True))
+    first_of: dict[bytes, int] = {}
+    encode = np.ones(len(fresh), bool)
+    noted: list[int] = []
+    for place in np.flatnonzero(np.isin(fresh, doubtful)).tolist():
+        row = int(fresh[place])
+        content = hashes[row]
         if content is None:
-            plan.encode.append(found)
-        elif (found.size, content) in contents:
-            plan.known.append((found, contents[found.size, content]))
+            continue
+        known_id = contents.get((int(images.sizes[row]), content))
+        if known_id is not None:
+            plan.ids[row] = known_id
+            noted.append(row)
         elif content in first_of:
-            copies = plan.same_as.setdefault(first_of[content].key, Copies(content))
-            copies.files.append(found)
+            plan.same_as.setdefault(first_of[content], Copies(content)).rows.append(row)
         else:
-            first_of[content] = found
-            plan.encode.append(found)
+            first_of[content] = row
+            continue
+        encode[place] = False
+    plan.encode = fresh[encode]
+    plan.noted = np.array(noted, np.int64)
 
 
-def _known_contents(
-    store: Store, manifest: Manifest, sizes: Iterable[int]
-) -> dict[tuple[int, bytes], int]:
+def _known_contents(store: Store, manifest: Manifest, sizes: Int64) -> dict[tuple[int, bytes], int]:
     """(bytes, sha256) -> id of the contents that are as long as one of ``sizes``."""
     table = read_tables(store, manifest.images, IMAGE_SCHEMA, ["id", "sha256", "bytes"])
-    table = table.filter(pc.is_in(table.column("bytes"), pa.array(list(sizes), pa.int64())))
+    wanted = np.flatnonzero(np.isin(as_numpy(table.column("bytes")), sizes))
+    table = table.take(int_array(wanted))
     lengths = table.column("bytes").to_pylist()
     hashes = table.column("sha256").to_pylist()
     ids = table.column("id").to_pylist()
     return {(length, sha): id_ for length, sha, id_ in zip(lengths, hashes, ids, strict=True)}
 
 
-def _vanished(
-    scan: Scan, manifest: Manifest, known: dict[tuple[int, bytes], KnownPath]
-) -> list[KnownPath]:
-    """Rows that a scanned folder should hold and does not. What lies in a place that the scan
-    passed over is not gone."""
-    seen = {found.key for found in scan.images}
-    gone = [
-        row
-        for key, row in known.items()
-        if row.state != MISSING
-        and key not in seen
-        and any(row.root == root and row.path.startswith(prefix) for root, prefix in scan.scanned)
-    ]
-    if not scan.passed_over:
-        return gone
-    return [row for row in gone if not _passed_over(scan, manifest, row)]
+def _find_the_missing(plan: Plan, scan: Scan, manifest: Manifest, known: KnownFiles) -> None:
+    """What a scanned folder should hold and does not has vanished, unless it lies in a place
+    that the scan passed over; what is in a folder that is not there at all is only offline."""
+    unseen = np.ones(len(known), bool)
+    unseen[plan.match[plan.match >= 0]] = False
+    unseen &= ~known.missing
+    offline = unseen & known.below(scan.offline)
+    plan.offline = np.flatnonzero(offline)
+    gone = unseen & ~offline & known.below(scan.scanned)
+    if scan.absent:
+        roots = np.array([root for root, _ in scan.absent], np.int32)
+        paths = pa.chunked_array([binary_array([path for _, path in scan.absent])])
+        rows = same_rows(roots, paths, known.roots, known.paths)
+        rows = rows[rows >= 0]
+        gone[rows] |= unseen[rows]
+    plan.vanished = known.outside(manifest, np.flatnonzero(gone), scan.passed_over)
 
 
-def _passed_over(scan: Scan, manifest: Manifest, row: KnownPath) -> bool:
-    path = Path(manifest.root(row.root).path, relative_bytes(row.path))
-    return any(str(place) in scan.passed_over for place in (path, *path.parents))
+def encode_bytes(plan: Plan, scan: Scan) -> int:
+    """Bytes of the files to encode."""
+    return int(scan.images.sizes[plan.encode].sum())

@@ -42,6 +42,32 @@ Event = Planned | Encoded | Committed
 
 
 @dataclass(frozen=True)
+class Difference:
+    """One file that is not as the index knows it. ``before`` is where a moved one was."""
+
+    kind: str
+    path: str
+    before: str | None = None
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a run would do. ``changes`` counts the differences by kind; ``offline`` are folders
+    of the index that are not there now; the rest is as in ``BuildReport``."""
+
+    index: str
+    found: int
+    unchanged: int
+    encode: int
+    encode_bytes: int
+    skipped: int
+    ignored: int
+    changes: dict[str, int] = field(default_factory=dict)
+    offline: tuple[str, ...] = ()
+    unreadable: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
 class BuildReport:
     """What a run did. ``found`` = ``indexed`` + ``copies`` + ``skipped`` + ``ignored``.
 
@@ -49,7 +75,10 @@ class BuildReport:
     were encoded by this run. copies : found files whose content another file holds too.
     skipped : images that could not be taken, by reason in ``skip_reasons``. ignored : files
     that are no images, by extension in ``ignored_kinds``. missing : files that the index
-    knows and that are gone. unreadable : folders that could not be listed, and why.
+    knows and that are gone. moved : files whose content was at another place so far.
+    offline : folders of the index that are not there now. not_there : files of a list that are
+    not there and that the index does not know. unreadable : folders that could not be listed,
+    and why.
     """
 
     index: str
@@ -61,8 +90,11 @@ class BuildReport:
     skipped: int
     ignored: int
     missing: int
+    moved: int
     encode_seconds: float
     generation: int
+    offline: tuple[str, ...] = ()
+    not_there: int = 0
     skip_reasons: dict[str, int] = field(default_factory=dict)
     skipped_examples: tuple[tuple[str, str], ...] = ()
     ignored_kinds: dict[str, int] = field(default_factory=dict)

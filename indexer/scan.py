@@ -1,4 +1,8 @@
-"""Walk the folders and list the files, without opening any."""
+"""Walk the folders and list the files, without opening any.
+
+The walk is the whole cost of a run over a collection that has not changed, so it works on
+bytes, asks the system about each file once, and yields files in the order of their paths.
+"""
 
 from __future__ import annotations
 
@@ -10,30 +14,23 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from clipsearch.errors import SourceError
-from clipsearch.images import IMAGE_EXTENSIONS
-from clipsearch.manifest import MANIFEST_NAME, Manifest, Root
+from clipsearch.file_kinds import IMAGE_EXTENSIONS
+from clipsearch.manifest import MANIFEST_NAME, Root
+from indexer.file_table import FileTable, FileTableBuilder
+from indexer.known import Region
+from indexer.sources import Sources, root_of
 
+_ENDINGS = frozenset(os.fsencode(ending) for ending in IMAGE_EXTENSIONS)
+_SEPARATOR = os.fsencode(os.sep)
+_KINDS = {
+    stat.S_IFIFO: "named pipe",
+    stat.S_IFSOCK: "socket",
+    stat.S_IFCHR: "device",
+    stat.S_IFBLK: "device",
+    stat.S_IFDIR: "folder",
+}
 
-@dataclass(frozen=True, slots=True)
-class FoundFile:
-    """An image file on the disk. ``path`` is relative to its root, bytes, "/" between parts."""
-
-    root: int
-    path: bytes
-    size: int
-    mtime_ns: int
-    inode: int
-
-    @property
-    def key(self) -> tuple[int, bytes]:
-        """What a file is known by in the paths table."""
-        return self.root, self.path
-
-    @property
-    def name(self) -> str:
-        """The path for display; bytes that are no text show as a replacement character."""
-        return self.path.decode("utf-8", "replace")
+_Entry = tuple[bytes, os.DirEntry[bytes]]
 
 
 @dataclass
@@ -41,16 +38,19 @@ class Scan:
     """What a walk found.
 
     images : files whose names say image, in order of root and path.
-    ignored : how many other files there were, by extension.
-    scanned : (root id, relative prefix) of every folder walked, b"" for a whole root.
+    ignored : how many other files there were, by extension or kind.
+    scanned : every folder walked. offline : folders of the index that are not there now.
+    absent : files (root, path) that were listed one by one and are not there.
     unreadable : folders that could not be listed, with the reason.
     passed_over : absolute paths of what was not looked at: hidden and excluded folders, excluded
     files, other indexes, and folders that could not be listed. Nothing there counts as gone.
     """
 
-    images: list[FoundFile] = field(default_factory=list)
+    images: FileTable = field(default_factory=lambda: FileTableBuilder().table())
     ignored: Counter[str] = field(default_factory=Counter)
-    scanned: list[tuple[int, bytes]] = field(default_factory=list)
+    scanned: list[Region] = field(default_factory=list)
+    offline: list[Region] = field(default_factory=list)
+    absent: list[tuple[int, bytes]] = field(default_factory=list)
     unreadable: list[tuple[str, str]] = field(default_factory=list)
     passed_over: set[str] = field(default_factory=set)
 
@@ -60,146 +60,187 @@ class Scan:
         return len(self.images) + sum(self.ignored.values())
 
 
-def resolve_sources(sources: Sequence[str | os.PathLike[str]]) -> list[Path]:
-    """The folders as absolute paths; SourceError for one that is missing or no folder."""
-    folders: list[Path] = []
-    for source in sources:
-        if not os.fspath(source):
-            raise SourceError("expected a folder of images, got an empty name")
-        path = Path(os.path.abspath(os.path.expanduser(source)))
-        if not path.exists():
-            raise SourceError(f"no such folder: {source}")
-        if not path.is_dir():
-            raise SourceError(f"expected a folder of images, got a file: {source}")
-        if (path / MANIFEST_NAME).is_file():
-            raise SourceError(f"{source} is an index; name the folder of images instead")
-        if not os.access(path, os.R_OK | os.X_OK):
-            raise SourceError(f"no permission to read the folder {source}")
-        if path not in folders:
-            folders.append(path)
-    return folders
-
-
-def spelled_as_known(folder: Path, roots: Sequence[Root]) -> Path:
-    """``folder`` by the name of the root that holds it, where it came by another: through a
-    link, or in other letter case where the system does not mind."""
-    if any(folder.is_relative_to(root.path) for root in roots):
-        return folder
-    real = Path(os.path.normcase(os.path.realpath(folder)))
-    for root in roots:
-        known = Path(os.path.normcase(os.path.realpath(root.path)))
-        if real.is_relative_to(known):
-            return Path(root.path) / real.relative_to(known)
-    return folder
-
-
-def assign_roots(manifest: Manifest, folders: Sequence[Path]) -> tuple[Root, ...]:
-    """The manifest's roots, with a new one for every folder that lies in none of them."""
-    roots = list(manifest.roots)
-    next_id = manifest.next_root
-    for folder in sorted(folders, key=lambda path: len(path.parts)):
-        if not any(folder.is_relative_to(root.path) for root in roots):
-            roots.append(Root(next_id, str(folder)))
-            next_id += 1
-    return tuple(roots)
-
-
-def scan(
-    folders: Sequence[Path], roots: Sequence[Root], exclude: Sequence[str], index: Path
-) -> Scan:
-    """Walk ``folders``. Each file belongs to the deepest root that holds it.
+def scan(sources: Sources, roots: Sequence[Root], exclude: Sequence[str], index: Path) -> Scan:
+    """Look at ``sources``. Each file belongs to the deepest root that holds it.
 
     Hidden folders, other indexes and what ``exclude`` matches (a name, or a path relative to
-    the folder) are passed over. Links to folders are followed, each real folder once.
+    the folder) are passed over. Links to folders are followed, each real folder once. A folder
+    of the index that is not there, or is there and holds nothing at all (the empty place where
+    a disk is mounted), is offline.
     """
     result = Scan()
-    visited = _identity(index)  # the index is passed over whatever path leads to it
-    by_depth = sorted(roots, key=lambda root: -len(Path(root.path).parts))
-    for folder in sorted(folders):
-        for entry, directory in _walk(folder, exclude, index, visited, result):
-            # What macOS leaves beside files on foreign disks; named .jpg, but no image.
-            if entry.name.startswith("._"):
-                result.ignored["._*"] += 1
-                continue
-            extension = os.path.splitext(entry.name)[1].lower()
-            if extension not in IMAGE_EXTENSIONS:
-                result.ignored[extension or "no extension"] += 1
-                continue
-            try:
-                info = entry.stat()
-            except OSError:  # a broken link, or gone since it was listed
-                result.ignored["broken link"] += 1
-                continue
-            if not stat.S_ISREG(info.st_mode):
-                result.ignored["not a regular file"] += 1
-                continue
-            root = next(root for root in by_depth if directory.is_relative_to(root.path))
-            relative = os.fsencode((directory / entry.name).relative_to(root.path).as_posix())
-            result.images.append(
-                FoundFile(root.id, relative, info.st_size, info.st_mtime_ns, info.st_ino)
-            )
-        root = next(root for root in by_depth if folder.is_relative_to(root.path))
-        below = folder.relative_to(root.path).as_posix()
-        result.scanned.append((root.id, b"" if below == "." else os.fsencode(below) + b"/"))
-        # Roots that lie inside this folder were walked with it.
-        for inner in roots:
-            if inner.path != str(folder) and Path(inner.path).is_relative_to(folder):
-                result.scanned.append((inner.id, b""))
-    result.images.sort(key=lambda found: found.key)
+    walk = _Walk(roots, exclude, index, result)
+    for folder in sorted(sources.folders, key=lambda path: os.fsencode(path) + _SEPARATOR):
+        regions = walk.regions(folder)
+        (result.scanned if walk.folder(folder) else result.offline).extend(regions)
+    for folder in sources.gone:
+        result.offline.extend(walk.regions(folder))
+    result.images = walk.found.table()
+    if sources.files:
+        _add_listed(result, sources.files, roots)
     return result
 
 
-def _walk(
-    top: Path,
-    exclude: Sequence[str],
-    index: Path,
-    visited: set[tuple[int, int]],
-    result: Scan,
-) -> Iterator[tuple[os.DirEntry[str], Path]]:
-    pending = [top]
-    while pending:
-        directory = pending.pop()
-        try:
-            info = directory.stat()
-            if (info.st_dev, info.st_ino) in visited and info.st_ino:
+class _Walk:
+    """One walk over several folders; each real folder is visited once."""
+
+    def __init__(
+        self, roots: Sequence[Root], exclude: Sequence[str], index: Path, result: Scan
+    ) -> None:
+        self.found = FileTableBuilder()
+        self._roots = roots
+        self._root_at = {os.fsencode(root.path): root.id for root in roots}
+        self._exclude = exclude
+        self._index = os.fsencode(index)
+        self._result = result
+        self._visited = _identity(self._index)  # passed over whatever path leads to it
+
+    def regions(self, folder: Path) -> list[Region]:
+        """What a walk of ``folder`` covers: its part of its root, and the roots inside it."""
+        root, below = root_of(folder, self._roots)
+        inner = [
+            (other.id, b"")
+            for other in self._roots
+            if other.id != root.id and Path(other.path).is_relative_to(folder)
+        ]
+        return [(root.id, below + b"/" if below else b""), *inner]
+
+    def folder(self, top: Path) -> bool:
+        """Walk ``top``; False when there is nothing in it, not even a folder."""
+        root, below = root_of(top, self._roots)
+        start = (os.fsencode(top), root.id, below + b"/" if below else b"")
+        self._top = os.path.join(start[0], b"")
+        entries = self._listing(start[0])
+        if entries is None:
+            return True  # seen before, or not to be read: either way it is there
+        stack = [(*start, iter(entries))]
+        while stack:
+            directory, root_id, prefix, rest = stack[-1]
+            inner = self._files(rest, directory, root_id, prefix)
+            if inner is None:
+                stack.pop()
                 continue
-            visited.add((info.st_dev, info.st_ino))
-            with os.scandir(directory) as listing:
-                entries = sorted(listing, key=lambda entry: entry.name)
-        except OSError as error:
-            result.unreadable.append((str(directory), error.strerror or str(error)))
-            result.passed_over.add(str(directory))
-            continue
-        for entry in entries:
-            path = directory / entry.name
-            if exclude and _excluded(path.relative_to(top).as_posix(), entry.name, exclude):
-                result.passed_over.add(str(path))
+            path = os.path.join(directory, inner)
+            listed = self._listing(path)
+            if listed is None:
                 continue
-            try:
-                is_folder = entry.is_dir()
-            except OSError:
-                is_folder = False
-            if not is_folder:
-                yield entry, directory
-            elif entry.name.startswith((".", "@eaDir")) or _is_index(path, index):
-                result.passed_over.add(str(path))
+            if path in self._root_at:
+                stack.append((path, self._root_at[path], b"", iter(listed)))
             else:
-                pending.append(path)
+                stack.append((path, root_id, prefix + inner + b"/", iter(listed)))
+        return bool(entries)
+
+    def _files(
+        self, entries: Iterator[_Entry], directory: bytes, root: int, prefix: bytes
+    ) -> bytes | None:
+        """Note the files of ``entries`` up to the next folder to go into, and name that."""
+        ignored = self._result.ignored
+        add = self.found.add
+        for sorted_as, entry in entries:
+            name = entry.name
+            is_folder = sorted_as.endswith(b"/")
+            if self._exclude and self._is_excluded(os.path.join(directory, name), name):
+                self._result.passed_over.add(os.fsdecode(os.path.join(directory, name)))
+                continue
+            dot = name.rfind(b".")
+            if name[dot:].lower() in _ENDINGS and dot > 0 and not is_folder:
+                # What macOS leaves beside files on foreign disks; named .jpg, but no image.
+                if name.startswith(b"._"):
+                    ignored["._*"] += 1
+                    continue
+                try:
+                    info = entry.stat()
+                except OSError:  # a broken link, or gone since it was listed
+                    ignored["broken link"] += 1
+                    continue
+                if stat.S_ISREG(info.st_mode):
+                    add(root, prefix + name, info.st_size, info.st_mtime_ns, info.st_ino)
+                else:
+                    ignored[_kind(info.st_mode)] += 1
+            elif not is_folder:
+                ignored[_extension(name)] += 1
+            elif self._is_passed_over(os.path.join(directory, name), name):
+                self._result.passed_over.add(os.fsdecode(os.path.join(directory, name)))
+            else:
+                return name
+        return None
+
+    def _listing(self, directory: bytes) -> list[_Entry] | None:
+        """The entries of a folder in the order of the paths below it; None for one that was
+        visited already or cannot be listed."""
+        try:
+            info = os.stat(directory)
+            if (info.st_dev, info.st_ino) in self._visited and info.st_ino:
+                return None
+            self._visited.add((info.st_dev, info.st_ino))
+            with os.scandir(directory) as listing:
+                return sorted((_sorting_name(entry), entry) for entry in listing)
+        except OSError as error:
+            name = os.fsdecode(directory)
+            self._result.unreadable.append((name, error.strerror or str(error)))
+            self._result.passed_over.add(name)
+            return None
+
+    def _is_passed_over(self, path: bytes, name: bytes) -> bool:
+        if name.startswith((b".", b"@eaDir")) or path == self._index:
+            return True
+        manifest = os.path.join(path, os.fsencode(MANIFEST_NAME))
+        return name.endswith(b".index") and os.path.isfile(manifest)
+
+    def _is_excluded(self, path: bytes, name: bytes) -> bool:
+        shown = os.fsdecode(name)
+        relative = os.fsdecode(path.removeprefix(self._top)).replace(os.sep, "/")
+        return any(
+            fnmatch.fnmatch(shown, pattern) or fnmatch.fnmatch(relative, pattern)
+            for pattern in self._exclude
+        )
 
 
-def _identity(folder: Path) -> set[tuple[int, int]]:
+def _sorting_name(entry: os.DirEntry[bytes]) -> bytes:
+    # A folder sorts as the paths below it do; and a name with "/" in it is a folder's.
     try:
-        info = folder.stat()
+        is_folder = entry.is_dir()
+    except OSError:
+        is_folder = False
+    return entry.name + b"/" if is_folder else entry.name
+
+
+def _extension(name: bytes) -> str:
+    return os.path.splitext(os.fsdecode(name))[1].lower() or "no extension"
+
+
+def _kind(mode: int) -> str:
+    return _KINDS.get(stat.S_IFMT(mode), "not a regular file")
+
+
+def _identity(folder: bytes) -> set[tuple[int, int]]:
+    try:
+        info = os.stat(folder)
     except OSError:
         return set()
     return {(info.st_dev, info.st_ino)} if info.st_ino else set()
 
 
-def _is_index(path: Path, index: Path) -> bool:
-    return path == index or (path.suffix == ".index" and (path / MANIFEST_NAME).is_file())
-
-
-def _excluded(relative: str, name: str, patterns: Sequence[str]) -> bool:
-    return any(
-        fnmatch.fnmatch(name, pattern) or fnmatch.fnmatch(relative, pattern) for pattern in patterns
-    )
+def _add_listed(result: Scan, files: Sequence[Path], roots: Sequence[Root]) -> None:
+    """Look at single files, in whatever order they were listed."""
+    rows: dict[tuple[int, bytes], tuple[int, int, int]] = {}
+    for path in files:
+        if path.suffix.lower() not in IMAGE_EXTENSIONS:
+            result.ignored["folder" if path.is_dir() else _extension(os.fsencode(path.name))] += 1
+            continue
+        root, below = root_of(path, roots)
+        try:
+            info = path.stat()
+        except OSError:
+            result.absent.append((root.id, below))
+            continue
+        if stat.S_ISREG(info.st_mode):
+            rows[root.id, below] = (info.st_size, info.st_mtime_ns, info.st_ino)
+        else:
+            result.ignored[_kind(info.st_mode)] += 1
+    for found in result.images:
+        rows[found.key] = (found.size, found.mtime_ns, found.inode)
+    builder = FileTableBuilder()
+    for (root_id, below), values in sorted(rows.items()):
+        builder.add(root_id, below, *values)
+    result.images = builder.table()

@@ -24,7 +24,7 @@ from clipsearch.store import LocalStore
 from clipsearch.thumbnails import write_thumbnails
 from indexer.config import IndexConfig
 from indexer.decode import decode_in_order, default_threads
-from indexer.scan import FoundFile
+from indexer.file_table import FoundFile
 
 
 @dataclass(frozen=True)

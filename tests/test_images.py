@@ -18,7 +18,8 @@ from PIL import Image, ImageCms
 
 from clipsearch.encoder import ImageGeometry, UInt8
 from clipsearch.errors import ImageError, OptionError
-from clipsearch.images import IMAGE_EXTENSIONS, decode_image, fit_to_geometry, read_image
+from clipsearch.file_kinds import IMAGE_EXTENSIONS
+from clipsearch.images import decode_image, fit_to_geometry, read_image
 
 PHOTOS = Path(__file__).resolve().parents[2] / "shared" / "photos"
 needs_photos = pytest.mark.skipif(

@@ -20,8 +20,9 @@ from PIL.TiffImagePlugin import IFDRational
 from clipsearch.embedded_text import parse_iptc, parse_xmp
 from clipsearch.encoder import ImageGeometry
 from clipsearch.exif import parse_date, parse_offset
+from clipsearch.file_kinds import IMAGE_EXTENSIONS
 from clipsearch.image_formats import open_image
-from clipsearch.images import IMAGE_EXTENSIONS, decode_image, read_image
+from clipsearch.images import decode_image, read_image
 from clipsearch.perceptual_hash import perceptual_hash
 from clipsearch.photo_metadata import PhotoMetadata, join_camera, read_metadata
 

@@ -16,7 +16,12 @@ from clipsearch.errors import QueryError
 from clipsearch.faiss_index import FaissIndex
 from clipsearch.manifest import Manifest, ShardRef, new_manifest
 from clipsearch.shards import Int64
-from clipsearch.vector_search import VectorSearch, build_faiss_file, faiss_folder
+from clipsearch.vector_search import (
+    VectorSearch,
+    build_faiss_file,
+    faiss_file_will_do,
+    faiss_folder,
+)
 from clipsearch.vectors import Vectors
 
 DIM = 100
@@ -266,12 +271,13 @@ def test_file_with_ids_that_are_not_ours(tmp_path: Path) -> None:
 # -- when it is written ---------------------------------------------------------------------
 
 
-def test_a_file_that_covers_nearly_all_stays(tmp_path: Path) -> None:
+def test_a_file_that_covers_nearly_all_will_do(tmp_path: Path) -> None:
     folder = faiss_folder(tmp_path, "toy-1")
+    assert not faiss_file_will_do(tmp_path, make_manifest(500), "toy-1")
     build_faiss_file(tmp_path, make_manifest(500), "toy-1", make_vectors(500))
     (first,) = folder.glob("*.faiss")
-    build_faiss_file(tmp_path, make_manifest(500, 300), "toy-1", make_vectors(800))
-    assert list(folder.glob("*.faiss")) == [first]
+    assert faiss_file_will_do(tmp_path, make_manifest(500, 300), "toy-1")
+    assert not faiss_file_will_do(tmp_path, make_manifest(500, 301), "toy-1")
     build_faiss_file(tmp_path, make_manifest(500, 301), "toy-1", make_vectors(801))
     (second,) = folder.glob("*.faiss")
     assert second != first

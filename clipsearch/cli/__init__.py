@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import importlib
 import os
+import signal
 import sys
 import warnings
 from typing import Any
@@ -27,6 +28,13 @@ _COMMANDS = {
     "search": ("clipsearch.cli.search:search", "Find images by words."),
     "similar": ("clipsearch.cli.search:similar", "Find images like one you have."),
     "classify": ("clipsearch.cli.classify:classify", "Give every image one label of a set."),
+    "failures": (
+        "indexer.failures_command:failures",
+        "List the images that were skipped, and why; try them again.",
+    ),
+    "prune": ("indexer.upkeep_command:prune", "Forget files that are missing."),
+    "move": ("indexer.upkeep_command:move", "Say that a folder has another place now."),
+    "compact": ("indexer.upkeep_command:compact", "Merge small files, let go of what is deleted."),
     "status": ("clipsearch.cli.status:status", "Show what an index holds."),
     "model": ("clipsearch.cli.model:model", "List the models, fetch one, show where it is."),
     "demo": ("indexer.demo:demo", "Try it all on a few pictures, without a network."),
@@ -106,8 +114,16 @@ def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def _stop_as_if_interrupted(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
 def main() -> None:
     """Run the command line and exit with its code."""
+    # A closed terminal and a shutdown are promised what Ctrl-C is.
+    for name in ("SIGTERM", "SIGHUP", "SIGBREAK"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), _stop_as_if_interrupted)
     sys.exit(run(sys.argv[1:]))
 
 

@@ -39,6 +39,7 @@ def status(index_path: str | None, as_json: bool) -> int:
     ]
     for root in report.roots:
         when = f", last scanned {root['scanned_at']}" if root["scanned_at"] else ""
+        when += "" if root["there"] else "; not there now"
         rows.append(("folder", f"{for_display(root['path'])}{when}"))
     click.echo(table(("", ""), rows).lstrip("\n"))
     return FOUND

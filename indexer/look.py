@@ -1,0 +1,154 @@
+"""Look at the sources and compare with the index, without writing anything."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from clipsearch.errors import SourceError
+from clipsearch.manifest import Manifest
+from clipsearch.store import LocalStore
+from indexer.config import IndexConfig
+from indexer.file_table import binary_array, same_rows
+from indexer.known import KnownFiles, read_known
+from indexer.plan import ALL_REASONS, RETRIED_REASONS, Plan, absolute, encode_bytes, make_plan
+from indexer.report import Difference, Forecast
+from indexer.scan import Scan, scan
+from indexer.sources import PathName, Sources, assign_roots, resolve_sources
+
+
+@dataclass(frozen=True)
+class Look:
+    """What is on the disk beside what the index knows; ``manifest`` has the new roots."""
+
+    manifest: Manifest
+    sources: Sources
+    scan: Scan
+    known: KnownFiles
+    plan: Plan
+
+
+def look(
+    place: Path,
+    manifest: Manifest,
+    sources: Sequence[PathName],
+    listed: Iterable[PathName],
+    config: IndexConfig,
+    threads: int,
+    retry: bool = False,
+) -> Look:
+    """Scan ``sources`` and the ``listed`` files and compare. No sources at all are the folders
+    of the index. retry : try every skipped file again.
+
+    Raises SourceError for sources that are none, and when there is nothing to do with them.
+    """
+    store = LocalStore(place)
+    listed = list(listed)
+    if not sources and not listed:
+        if not manifest.roots:
+            raise SourceError("no folder of images was named")
+        sources = [root.path for root in manifest.roots]
+    resolved = resolve_sources(sources, manifest.roots, listed)
+    roots = assign_roots(manifest, resolved)
+    next_root = max([manifest.next_root - 1, *(root.id for root in roots)]) + 1
+    manifest = dataclasses.replace(manifest, roots=roots, next_root=next_root)
+    found = scan(resolved, roots, config.exclude, place)
+    known = read_known(store, manifest)
+    if not len(found.images) and not found.absent:
+        regions = [*found.scanned, *found.offline]
+        if not known.below(regions).any():
+            raise SourceError(_nothing_there(resolved, found))
+    retried = RETRIED_REASONS
+    if config.max_megapixels > IndexConfig.from_dict(manifest.config).max_megapixels:
+        retried |= {"too_large"}
+    plan = make_plan(found, store, manifest, known, threads, ALL_REASONS if retry else retried)
+    return Look(manifest, resolved, found, known, plan)
+
+
+def _nothing_there(sources: Sources, found: Scan) -> str:
+    if sources.gone:
+        return f"no such folder: {sources.gone[0]}"
+    others = sum(found.ignored.values())
+    names = ", ".join(map(str, [*sources.folders, *sources.files[:3]]))
+    return (
+        f"no images in {names} ({others:,} other files): expected .jpg, .png, .webp, .heic, "
+        ".tiff and the like"
+    )
+
+
+def differences(seen: Look) -> Iterator[Difference]:
+    """What a run would do, file by file: "new", "changed", "moved" (from ``before``), "copy",
+    "touched", "returned", "retry", "missing"."""
+    plan, known, images, manifest = seen.plan, seen.known, seen.scan.images, seen.manifest
+    left: dict[int, list[str]] = {}
+    places = known.ids.tolist()
+    gone = set(plan.vanished.tolist())
+    for row in [*plan.vanished.tolist(), *np.flatnonzero(known.missing).tolist()]:
+        left.setdefault(places[row], []).append(known.place(manifest, row))
+    moved: set[str] = set()
+    for row in plan.noted.tolist():
+        path = absolute(manifest, images.file(row))
+        image_id, before = int(plan.ids[row]), int(plan.match[row])
+        if before >= 0 and places[before] == image_id:
+            was_missing = bool(known.missing[before])
+            yield Difference("returned" if was_missing else "touched", path)
+        elif before >= 0:
+            yield Difference("changed", path)
+        elif left.get(image_id):
+            origin = left[image_id].pop(0)
+            moved.add(origin)
+            yield Difference("moved", path, origin)
+        else:
+            yield Difference("copy", path)
+    for row in plan.encode.tolist():
+        kind = "new" if plan.match[row] < 0 else "changed"
+        yield Difference(kind, absolute(manifest, images.file(row)))
+        for copy in plan.same_as[row].rows if row in plan.same_as else ():
+            yield Difference("copy", absolute(manifest, images.file(copy)))
+    for row in [*sorted(gone), *plan.offline.tolist()]:
+        path = known.place(manifest, row)
+        if path not in moved:
+            yield Difference("missing", path)
+
+
+def forecast(seen: Look, place: Path) -> Forecast:
+    """What a run would do, in numbers."""
+    counts: dict[str, int] = {}
+    for difference in differences(seen):
+        counts[difference.kind] = counts.get(difference.kind, 0) + 1
+    return Forecast(
+        index=str(place),
+        found=seen.scan.found,
+        unchanged=seen.plan.unchanged,
+        encode=len(seen.plan.encode),
+        encode_bytes=encode_bytes(seen.plan, seen.scan),
+        skipped=len(seen.plan.skipped),
+        ignored=sum(seen.scan.ignored.values()),
+        changes=counts,
+        offline=offline_folders(seen),
+        unreadable=tuple(seen.scan.unreadable),
+    )
+
+
+def offline_folders(seen: Look) -> tuple[str, ...]:
+    """The folders of the index that were asked about and are not there now."""
+    names = []
+    for root, prefix in seen.scan.offline:
+        path = Path(seen.manifest.root(root).path, os.fsdecode(prefix))
+        names.append(str(path))
+    return tuple(dict.fromkeys(names))
+
+
+def known_absent(seen: Look) -> int:
+    """How many of the listed files that are not there the index knows."""
+    if not seen.scan.absent:
+        return 0
+    roots = np.array([root for root, _ in seen.scan.absent], np.int32)
+    paths = pa.chunked_array([binary_array([path for _, path in seen.scan.absent])])
+    return int((same_rows(roots, paths, seen.known.roots, seen.known.paths) >= 0).sum())

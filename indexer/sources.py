@@ -1,0 +1,122 @@
+"""What a run is pointed at: folders to walk, single files, and which root each belongs to."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from clipsearch.errors import SourceError
+from clipsearch.file_kinds import IMAGE_EXTENSIONS
+from clipsearch.manifest import MANIFEST_NAME, Manifest, Root
+
+PathName = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Absolute paths.
+
+    folders : to walk. gone : folders of the index that are not there now (a disk that is
+    unplugged, or a folder that was removed). files : single files to look at, there or not.
+    """
+
+    folders: tuple[Path, ...] = ()
+    gone: tuple[Path, ...] = ()
+    files: tuple[Path, ...] = ()
+
+
+def resolve_sources(
+    sources: Sequence[PathName], roots: Sequence[Root] = (), listed: Iterable[PathName] = ()
+) -> Sources:
+    """Tell folders and files apart.
+
+    sources : as the user named them; each must be there, or lie in one of ``roots``, the folders
+    that the index knows. listed : files of a list, of which some may be gone by now.
+
+    Raises SourceError for what is missing, unreadable, an index, or no image and no folder.
+    """
+    folders: list[Path] = []
+    gone: list[Path] = []
+    files: list[Path] = []
+    for source in sources:
+        if not os.fspath(source):
+            raise SourceError("expected a folder of images, got an empty name")
+        path = spelled_as_known(absolute_path(source), roots)
+        if not path.exists():
+            if not any(path.is_relative_to(root.path) for root in roots):
+                raise SourceError(f"no such folder: {source}")
+            gone.append(path)
+        elif not path.is_dir():
+            if not path.is_file() or path.suffix.lower() not in IMAGE_EXTENSIONS:
+                raise SourceError(f"expected a folder of images or an image, got {source}")
+            files.append(path)
+        elif (path / MANIFEST_NAME).is_file():
+            raise SourceError(f"{source} is an index; name the folder of images instead")
+        elif not os.access(path, os.R_OK | os.X_OK):
+            raise SourceError(f"no permission to read the folder {source}")
+        else:
+            folders.append(path)
+    files.extend(spelled_as_known(absolute_path(name), roots) for name in listed)
+    return Sources(*(tuple(dict.fromkeys(paths)) for paths in (folders, gone, files)))
+
+
+def absolute_path(name: PathName) -> Path:
+    """``name`` as an absolute path, ~ for the home folder; links are left as they are."""
+    return Path(os.path.abspath(os.path.expanduser(name)))
+
+
+def spelled_as_known(path: Path, roots: Sequence[Root]) -> Path:
+    """``path`` by the name of the root that holds it, where it came by another: through a
+    link, or in other letter case where the system does not mind."""
+    if not roots or any(path.is_relative_to(root.path) for root in roots):
+        return path
+    # A file that is a link belongs where the link is, not where it leads.
+    folder = path if path.is_dir() else path.parent
+    real = Path(os.path.normcase(os.path.realpath(folder)))
+    for root in roots:
+        known = Path(os.path.normcase(os.path.realpath(root.path)))
+        if real.is_relative_to(known):
+            inside = Path(root.path) / real.relative_to(known)
+            return inside if folder is path else inside / path.name
+    return path
+
+
+def assign_roots(manifest: Manifest, sources: Sources) -> tuple[Root, ...]:
+    """The manifest's roots, with a new one for everything that lies in none of them."""
+    roots = list(manifest.roots)
+    next_id = manifest.next_root
+    outside = _folders_of(sources.files, [*roots, *(Root(-1, str(f)) for f in sources.folders)])
+    for folder in sorted([*sources.folders, *outside], key=lambda path: len(path.parts)):
+        if not any(folder.is_relative_to(root.path) for root in roots):
+            roots.append(Root(next_id, str(folder)))
+            next_id += 1
+    return tuple(roots)
+
+
+def _folders_of(files: Sequence[Path], roots: Sequence[Root]) -> list[Path]:
+    """One folder that holds all ``files`` that are in no root; their own folders where they
+    have nothing in common but the disk."""
+    homes = {path.parent for path in files}
+    outside = [home for home in homes if not any(home.is_relative_to(r.path) for r in roots)]
+    if not outside:
+        return []
+    try:
+        common = Path(os.path.commonpath(outside))
+    except ValueError:  # on several drives
+        return outside
+    return outside if common == Path(common.anchor) else [common]
+
+
+def root_of(path: Path, roots: Sequence[Root]) -> tuple[Root, bytes]:
+    """The deepest root that holds ``path``, and the path below it, "/" between the parts.
+
+    SourceError when there is none.
+    """
+    inside = [root for root in roots if path.is_relative_to(root.path)]
+    if not inside:
+        raise SourceError(f"{path} lies in none of the folders of the index")
+    root = max(inside, key=lambda root: len(Path(root.path).parts))
+    below = path.relative_to(root.path).as_posix()
+    return root, b"" if below == "." else os.fsencode(below)
