@@ -30,11 +30,11 @@ IMAGE_SCHEMA = pa.schema(
         pa.field("id", pa.int64(), nullable=False),
         pa.field("sha256", pa.binary(32), nullable=False),
         pa.field("bytes", pa.int64(), nullable=False),
-        pa.field("format", pa.string(), nullable=False),
-        pa.field("width", pa.int32(), nullable=False),  # pixels, as displayed
-        pa.field("height", pa.int32(), nullable=False),
-        pa.field("orientation", pa.int8(), nullable=False),  # EXIF, 1 to 8
-        pa.field("frames", pa.int32(), nullable=False),
+        pa.field("format", pa.string()),
+        pa.field("width", pa.int32()),  # pixels, as displayed
+        pa.field("height", pa.int32()),
+        pa.field("orientation", pa.int8()),  # EXIF, 1 to 8
+        pa.field("frames", pa.int32()),
         pa.field("taken_at", pa.timestamp("us")),  # wall clock where it was taken
         pa.field("utc_offset_minutes", pa.int16()),
         pa.field("taken_at_source", pa.string()),
@@ -46,11 +46,12 @@ IMAGE_SCHEMA = pa.schema(
         pa.field("keywords", pa.list_(pa.string())),
         pa.field("description", pa.string()),
         pa.field("rating", pa.int16()),
-        pa.field("phash", pa.uint64(), nullable=False),
+        pa.field("phash", pa.uint64()),
         pa.field("exif", pa.map_(pa.string(), pa.string())),
     ]
 )
-"""A row per distinct image content."""
+"""A row per distinct image content. Of an imported image whose file was not there nothing is
+known: ``sha256`` is a stand-in then, ``bytes`` is 0, and all the rest is null."""
 
 PATH_SCHEMA = pa.schema(
     [

@@ -76,6 +76,21 @@ class PathChanges:
         self._inodes.append(files.inodes[rows])
         self._add(ids, PRESENT, first_seen, before)
 
+    def note(
+        self, files: FileTable, ids: Int64, state: str, before: Int64, first_seen: Int64
+    ) -> None:
+        """All of ``files`` hold, or held, the images ``ids``.
+
+        before : (n,) as in the class. first_seen : (n,) microseconds since 1970; -1 for a place
+        that is new.
+        """
+        self._roots.append(files.roots)
+        self._paths.extend(files.paths.chunks)
+        self._sizes.append(files.sizes)
+        self._mtimes.append(files.mtimes)
+        self._inodes.append(files.inodes)
+        self._add(ids, state, np.where(first_seen < 0, self._now_us, first_seen), before)
+
     def again(self, known: KnownFiles, rows: Int64, state: str) -> None:
         """Known files ``rows`` are in another state now, with everything else as it was."""
         self._roots.append(known.roots[rows])

@@ -51,16 +51,23 @@ class TerminalProgress:
             f"{human_bytes(plan.disk_bytes)}.",
             err=True,
         )
-        if sys.stderr.isatty():
-            from tqdm import tqdm
+        self._bar = open_bar(plan.new)
 
-            width = os.get_terminal_size(sys.stderr.fileno()).columns
-            self._bar = tqdm(
-                total=plan.new,
-                unit=" images",
-                file=sys.stderr,
-                # A terminal that does not know its width says 0, and would get an empty bar.
-                ncols=None if width else 80,
-                dynamic_ncols=width > 0,
-                bar_format=_BAR,
-            )
+
+def open_bar(total: int) -> Any:
+    """A progress bar on standard error, to be updated and closed; None where that is no
+    terminal."""
+    if not sys.stderr.isatty():
+        return None
+    from tqdm import tqdm
+
+    width = os.get_terminal_size(sys.stderr.fileno()).columns
+    return tqdm(
+        total=total,
+        unit=" images",
+        file=sys.stderr,
+        # A terminal that does not know its width says 0, and would get an empty bar.
+        ncols=None if width else 80,
+        dynamic_ncols=width > 0,
+        bar_format=_BAR,
+    )

@@ -25,6 +25,7 @@ _COMMANDS = {
         "indexer.command:index",
         "Add folders of images to an index, or bring it up to date.",
     ),
+    "import": ("indexer.import_command:import_", "Add vectors that were computed elsewhere."),
     "search": ("clipsearch.cli.search:search", "Find images by words."),
     "similar": ("clipsearch.cli.search:similar", "Find images like one you have."),
     "classify": ("clipsearch.cli.classify:classify", "Give every image one label of a set."),
