@@ -59,7 +59,7 @@ def read_thumbnail(cache: Path, manifest: Manifest, image_id: int) -> bytes | No
             if row == len(ids) or ids[row] != image_id:
                 return None
             image: bytes | None = table.column("image")[row].as_py()
-            return image or None  # compact writes b"" for an image that has none
+            return image
     return None
 
 
