@@ -23,7 +23,7 @@ from clipsearch.shards import IMAGE_SCHEMA, embedding_table, write_shard
 from clipsearch.store import LocalStore
 from clipsearch.thumbnails import write_thumbnails
 from indexer.config import IndexConfig
-from indexer.decode import decode_in_order, default_threads
+from indexer.decode import decode_in_order, default_threads, start_workers
 from indexer.scan import FoundFile
 
 
@@ -80,6 +80,7 @@ def embed_shard(task: ShardTask, progress: Callable[[int], None] | None = None) 
     Nothing counts before the manifest names the files written here; a run that is killed
     leaves files that the next one writes again.
     """
+    start_workers(task.config.decode_threads or default_threads())  # while the model loads
     encoder = load_encoder(task.model, device=task.device)
     if encoder.space.fingerprint != task.fingerprint:
         raise SpaceMismatchError(
@@ -115,13 +116,14 @@ def _decoded_batches(
     config = task.config
     threads = config.decode_threads or default_threads()
     decoded = decode_in_order(
-        [task.absolute(found) for found in task.files],
+        map(task.absolute, task.files),
         encoder.space.geometry,
         decode=config.decode,
         max_megapixels=config.max_megapixels,
         thumbnail_side=config.thumbnail_side,
         threads=threads,
         look_ahead=config.batch_size + 2 * threads,
+        seconds=config.decode_seconds,
     )
     batch: list[tuple[FoundFile, int, DecodedImage]] = []
     for position, (found, image) in enumerate(zip(task.files, decoded, strict=True)):
