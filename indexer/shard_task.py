@@ -80,7 +80,8 @@ def embed_shard(task: ShardTask, progress: Callable[[int], None] | None = None) 
     Nothing counts before the manifest names the files written here; a run that is killed
     leaves files that the next one writes again.
     """
-    start_workers(task.config.decode_threads or default_threads())  # while the model loads
+    # They get ready while the model loads.
+    start_workers(min(task.config.decode_threads or default_threads(), len(task.files)))
     encoder = load_encoder(task.model, device=task.device)
     if encoder.space.fingerprint != task.fingerprint:
         raise SpaceMismatchError(

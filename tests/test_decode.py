@@ -72,6 +72,10 @@ def jpeg_factory(stream, *rest):
         if not os.path.exists(name):
             open(name, "w").close()
             os.kill(os.getpid(), signal.SIGKILL)
+    if b"SLOW" in data:
+        open(os.environ["HANGING"], "w").close()
+        for _ in range(100):
+            time.sleep(0.02)
     if b"HANG" in data:
         with open(os.environ["HANGING"], "a") as file:
             print(os.getpid(), file=file)
@@ -379,6 +383,25 @@ def test_a_hang_costs_one_file_and_its_time(bad_decoder: Path, tmp_path: Path) -
     assert is_gone(int(pid))
 
 
+@on_linux
+def test_the_time_that_everything_stood_still_does_not_count(
+    bad_decoder: Path, tmp_path: Path
+) -> None:
+    path = str(photo(tmp_path / "x.jpg", 1, "SLOW"))
+    parent = subprocess.Popen(
+        [sys.executable, "-c", _RUN.replace("look_ahead=4", "look_ahead=1, seconds=4"), path],
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    with parent:
+        assert waits_for(bad_decoder.exists)
+        os.killpg(parent.pid, signal.SIGSTOP)  # as Ctrl-Z does
+        time.sleep(5)
+        os.killpg(parent.pid, signal.SIGCONT)
+        out, _ = parent.communicate(timeout=30)
+    assert out.split()[-1:] == [b"DecodedImage"]
+
+
 @on_posix
 def test_a_worker_that_was_killed_once_is_not_the_file_s_fault(
     bad_decoder: Path, tmp_path: Path
@@ -482,6 +505,9 @@ paths = sys.argv[1:]
 options = dict(decode="exact", max_megapixels=200.0, thumbnail_side=None)
 images = decode_in_order(paths, ImageGeometry(8, 8), threads=2, look_ahead=4, **options)
 first = next(images)
+if len(paths) == 1:
+    print(type(first).__name__, flush=True)
+    sys.exit()
 from indexer import decode_pool
 pool = decode_pool._POOL
 print(*[worker._process.pid for worker in [*pool._idle, *pool._busy]], flush=True)
@@ -594,23 +620,35 @@ def test_a_program_that_was_given_by_c(tmp_path: Path) -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_process_has_workers_of_its_own(tmp_path: Path) -> None:
     paths = [str(photo(tmp_path / f"{i}.jpg", i)) for i in range(5)]
-    program = _RUN + (
-        "import os\n"
-        "child = os.fork()\n"
-        "more = sum(1 for image in decode_in_order(paths, ImageGeometry(8, 8), threads=2,"
-        " look_ahead=4, **options))\n"
-        "if child: more += os.waitpid(child, 0)[1]\n"
-        "if child: more += sum(1 for image in images)\n"
-        "print(more, flush=True)\n"
-    )
+    program = _RUN + _FORK
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", program, *paths],
         env={**os.environ, "PYTHONPATH": str(_PROJECT)},
         capture_output=True,
+        text=True,
         timeout=60,
         check=True,
     )
-    assert done.stdout.split()[-2:] == [b"5", b"9"]
+    before, of_child, of_parent = (line.split() for line in done.stdout.splitlines())
+    assert of_child[0] == "5"
+    assert of_parent[0] == "9"
+    assert of_parent[1:]
+    assert of_child[1:]
+    assert not {*of_child[1:]} & {*before, *of_parent[1:]}
+
+
+_FORK = """
+import os
+child = os.fork()
+if child:
+    failed = os.waitpid(child, 0)[1]
+    assert not failed
+again = decode_in_order(paths, ImageGeometry(8, 8), threads=2, look_ahead=4, **options)
+count = sum(1 for image in again)
+if child:
+    count += sum(1 for image in images)
+print(count, *[worker._process.pid for worker in decode_pool._POOL._idle], flush=True)
+"""
 
 
 def test_seconds_are_checked_and_saved() -> None:
