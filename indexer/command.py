@@ -49,11 +49,16 @@ from indexer.report import BuildReport
     type=click.FloatRange(min=0, min_open=True),
     help="Skip larger images before they are decoded.",
 )
-@click.option("--workers", type=click.IntRange(min=1), help="Threads that read and decode.")
+@click.option("--workers", type=click.IntRange(min=1), help="Processes that read and decode.")
 @click.option(
     "--shard-seconds",
     type=click.FloatRange(min=0, min_open=True),
     help="About how much work is saved at a time, and so what pulling the plug can cost.",
+)
+@click.option(
+    "--decode-seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Give up on an image that takes longer to decode (60).",
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be done, file by file; do nothing.")
 @click.option("--watch", is_flag=True, help="Stay, and index what changes as it changes.")
