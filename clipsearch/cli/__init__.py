@@ -28,6 +28,8 @@ _COMMANDS = {
     "similar": ("clipsearch.cli.search:similar", "Find images like one you have."),
     "classify": ("clipsearch.cli.classify:classify", "Give every image one label of a set."),
     "status": ("clipsearch.cli.status:status", "Show what an index holds."),
+    "verify": ("indexer.verify_command:verify", "Check every byte of an index, and mend it."),
+    "doctor": ("indexer.doctor_command:doctor", "Check what clipsearch needs on this machine."),
     "model": ("clipsearch.cli.model:model", "List the models, fetch one, show where it is."),
     "demo": ("indexer.demo:demo", "Try it all on a few pictures, without a network."),
 }
@@ -106,6 +108,15 @@ def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def _settings(arguments: list[str]) -> dict[str, Any]:
+    try:
+        return default_map()
+    except Exception:
+        if arguments[:1] == ["doctor"]:  # which is there to say what is wrong with them
+            return {}
+        raise
+
+
 def main() -> None:
     """Run the command line and exit with its code."""
     sys.exit(run(sys.argv[1:]))
@@ -124,7 +135,7 @@ def run(arguments: list[str]) -> int:
             args=arguments,
             prog_name="clipsearch",
             standalone_mode=False,
-            default_map=default_map(),
+            default_map=_settings(arguments),
         )
         sys.stdout.flush()
         return result if isinstance(result, int) else FOUND
