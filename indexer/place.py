@@ -13,7 +13,9 @@ from clipsearch.manifest import COPY_NAME, MANIFEST_NAME
 from indexer.lock import HOLDER_NAME, LOCK_NAME
 
 _OWN_FOLDERS = ("images", "embeddings", "paths", "skipped", "deleted", "cache")
-_OWN_NAMES = frozenset({LOCK_NAME, HOLDER_NAME, COPY_NAME, *_OWN_FOLDERS})
+DAMAGED = "damaged"
+"""Where a repair keeps what it takes out of the index; nothing here ever clears it."""
+_OWN_NAMES = frozenset({LOCK_NAME, HOLDER_NAME, COPY_NAME, DAMAGED, *_OWN_FOLDERS})
 
 
 def make_folder(place: Path) -> bool:

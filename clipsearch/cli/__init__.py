@@ -36,6 +36,8 @@ _COMMANDS = {
     "move": ("indexer.upkeep_command:move", "Say that a folder has another place now."),
     "compact": ("indexer.upkeep_command:compact", "Merge small files, let go of what is deleted."),
     "status": ("clipsearch.cli.status:status", "Show what an index holds."),
+    "verify": ("indexer.verify_command:verify", "Check every byte of an index, and mend it."),
+    "doctor": ("indexer.doctor_command:doctor", "Check what clipsearch needs on this machine."),
     "model": ("clipsearch.cli.model:model", "List the models, fetch one, show where it is."),
     "demo": ("indexer.demo:demo", "Try it all on a few pictures, without a network."),
 }
@@ -118,6 +120,15 @@ def _stop_as_if_interrupted(number: int, frame: object) -> None:
     raise KeyboardInterrupt
 
 
+def _settings(arguments: list[str]) -> dict[str, Any]:
+    try:
+        return default_map()
+    except Exception:
+        if arguments[:1] == ["doctor"]:  # which is there to say what is wrong with them
+            return {}
+        raise
+
+
 def main() -> None:
     """Run the command line and exit with its code."""
     # A closed terminal and a shutdown are promised what Ctrl-C is.
@@ -140,7 +151,7 @@ def run(arguments: list[str]) -> int:
             args=arguments,
             prog_name="clipsearch",
             standalone_mode=False,
-            default_map=default_map(),
+            default_map=_settings(arguments),
         )
         sys.stdout.flush()
         return result if isinstance(result, int) else FOUND
