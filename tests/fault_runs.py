@@ -122,9 +122,8 @@ class Nursery:
         self,
         *arguments: str | os.PathLike[str],
         fault: Fault | None = None,
-        user: int | None = None,
+        bound: bool = False,
         poll: tuple[str, str, str] | None = None,
-        environment: dict[str, str] | None = None,
     ) -> Run:
         """Start ``clipsearch ARGUMENTS``, and return at once."""
         with self._news:
@@ -136,9 +135,8 @@ class Nursery:
                 str(self.folder / f"{mark}.out"),
                 str(self.folder / f"{mark}.err"),
                 str(self.folder),
-                environment or {},
                 fault,
-                user,
+                bound,
                 poll,
             )
             self._connection.sendall(as_line(job))
