@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -174,7 +175,8 @@ def in_pairs(
             return check(place), ""
         except Exception as error:
             lines = (str(error).strip() or type(error).__name__).splitlines()
-            return True, f"{name}: {' | '.join(lines[:6])[:700]}"
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            return True, f"{name}: {where.line}: {' | '.join(lines[:6])[:700]}"
         finally:
             shutil.rmtree(place.parent)
 
