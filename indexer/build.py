@@ -154,9 +154,9 @@ class _Run:
         """Scan the folders and compare with what the index knows."""
         try:
             manifest = read_for_writing(self.store, str(self.place))
-            remove_leftovers(self.store, manifest)
         except IndexNotFoundError:
             manifest = new_manifest(f"clipsearch {__version__}")
+        remove_leftovers(self.store, manifest)
         self.seen = look(self.place, manifest, sources, listed, self.config, self.threads, retry)
         self.manifest = self.seen.manifest
         if len(self.seen.plan.encode):

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from clipsearch.cli import FOUND, INTERRUPTED, NOTHING_FOUND, PARTIAL
+from clipsearch.cli import FOUND, INTERRUPTED, NOTHING_FOUND, PARTIAL, no_more_interrupts
 from clipsearch.cli.output import human_bytes, json_line, write_bytes
 from clipsearch.cli.places import device_option, index_option, index_to_write
 from clipsearch.cli.settings import offline
@@ -176,6 +176,7 @@ class IndexRun:
         try:
             return self.tell(self._build_with_a_model())
         except KeyboardInterrupt:
+            no_more_interrupts()
             click.echo(self._interrupted(), err=True)
             return INTERRUPTED
 
@@ -227,6 +228,7 @@ class IndexRun:
             click.echo("Watching for changes; Ctrl-C stops.", err=True)
             watch_folders(self._place, self.build, self.tell, report.generation)
         except KeyboardInterrupt:
+            no_more_interrupts()
             click.echo("\nStopped watching. Everything that was indexed is saved.", err=True)
         return INTERRUPTED
 

@@ -18,6 +18,8 @@ from clipsearch.errors import ClipsearchError
 
 FOUND, NOTHING_FOUND, ERROR, PARTIAL, INTERRUPTED = 0, 1, 2, 3, 130
 
+_STOPPING = ("SIGTERM", "SIGHUP", "SIGBREAK")
+
 # name: (where the command lives, its line in --help). Nothing is imported before its turn,
 # and these strings are the only references from here to the packages above.
 _COMMANDS = {
@@ -116,6 +118,13 @@ def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def no_more_interrupts() -> None:
+    """A second Ctrl-C while the process is on its way out would only draw a traceback."""
+    for name in ("SIGINT", *_STOPPING):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+
+
 def _stop_as_if_interrupted(number: int, frame: object) -> None:
     raise KeyboardInterrupt
 
@@ -132,7 +141,7 @@ def _settings(arguments: list[str]) -> dict[str, Any]:
 def main() -> None:
     """Run the command line and exit with its code."""
     # A closed terminal and a shutdown are promised what Ctrl-C is.
-    for name in ("SIGTERM", "SIGHUP", "SIGBREAK"):
+    for name in _STOPPING:
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), _stop_as_if_interrupted)
     sys.exit(run(sys.argv[1:]))
@@ -161,6 +170,7 @@ def run(arguments: list[str]) -> int:
         error.show()
         return ERROR
     except (KeyboardInterrupt, click.Abort):
+        no_more_interrupts()
         click.echo("Interrupted.", err=True)
         return INTERRUPTED
     except BrokenPipeError:
