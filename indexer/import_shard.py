@@ -91,14 +91,13 @@ class PendingImport:
         embedding_name = f"embeddings/{self._space_id}/{number:05d}.parquet"
         for name in (image_name, embedding_name):
             store.delete(name)  # left by a run that was killed before the manifest named it
-        pictures = {image.id: image.thumbnail for image in self.images if image.thumbnail}
-        # Even of none: a killed run may have left another file there.
+        ids = np.array([image.id for image in self.images], np.int64)
+        pictures = [image.thumbnail or b"" for image in self.images]  # a place for each
         cache = cache_folder(self._committer.index)
-        write_thumbnails(cache, image_name, manifest.uuid, [*pictures], [*pictures.values()])
+        write_thumbnails(cache, image_name, manifest.uuid, ids.tolist(), pictures)
         image_ref = write_shard(
             store, image_name, _image_table(self.images), kind="images", index_uuid=manifest.uuid
         )
-        ids = np.array([image.id for image in self.images], np.int64)
         embedding_ref = write_shard(
             store,
             embedding_name,

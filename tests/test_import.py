@@ -288,7 +288,7 @@ def test_files_that_are_not_there_go_in_all_the_same(
     assert (status.files_missing, status.files_present) == (2, len(files) - 2)
     labels = open_index(place).classify(["tower", "cheetah"])
     assert len(labels) == report.imported
-    for arguments in (["search", "a tower"], ["classify", "--labels", "a,b"], ["status"]):
+    for arguments in (["search", "a tower"], ["classify", "--labels", "a,b"], ["verify"]):
         assert cli(*arguments, "--index", place).returncode == 0
     compact(place)
     assert open_index(place).thumbnail(hit.id) is None
@@ -487,6 +487,19 @@ def test_a_little_noise_is_no_other_model(pictures: Path, tmp_path: Path) -> Non
     far = npy(tmp_path, vectors + 0.5 * noise)  # cosine 0.89
     with pytest.raises(SpaceMismatchError):
         import_vectors(far, tmp_path / "y.index", paths=listed, encoder="mini")
+
+
+def test_verify_allows_for_another_program(pictures: Path, tmp_path: Path, cli: Cli) -> None:
+    files = names_of(pictures)
+    vectors = encoded(files)
+    noise = np.random.default_rng(2).normal(size=vectors.shape) / 16
+    listed = write_list(tmp_path, files)
+    for amount, code in ((0.2, 0), (0.7, 2)):  # cosines 0.98 and 0.82
+        place = tmp_path / f"{amount}.index"
+        source = npy(tmp_path, vectors + amount * noise)
+        import_vectors(source, place, paths=listed, encoder="mini", check=False)
+        done = cli("verify", "--index", place)
+        assert done.returncode == code, done.stdout + done.stderr
 
 
 def test_another_length_is_refused(pictures: Path, tmp_path: Path) -> None:
