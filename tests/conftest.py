@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+pytest.register_assert_rewrite("tests.fault_runs")  # its asserts are to say what they compared
+
 _PROJECT = Path(__file__).resolve().parents[1]
 _SHARED = _PROJECT.parent / "shared"
 _CACHE_HOMES = ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "LOCALAPPDATA", "APPDATA")

@@ -143,6 +143,36 @@ class Nursery:
             assert self._news.wait_for(lambda: run.pid, 30)
         return run
 
+    def start_anew(self, *arguments: str | os.PathLike[str]) -> Run:
+        """Start ``clipsearch ARGUMENTS`` as a person does, in a new interpreter."""
+        mark = f"run-{os.getpid()}-{next(self._numbers)}"
+        run = Run(mark, self.folder)
+        path = os.pathsep.join([str(PROJECT), os.environ.get("PYTHONPATH", "")])
+        program = "from clipsearch.cli import main; main()"
+        with (
+            open(self.folder / f"{mark}.out", "wb") as out,
+            open(self.folder / f"{mark}.err", "wb") as err,
+        ):
+            process = subprocess.Popen(
+                [sys.executable, "-c", program, *map(os.fspath, arguments)],
+                cwd=self.folder,
+                env={**os.environ, "PYTHONPATH": path, MARK: mark},
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                start_new_session=True,
+            )
+        run.pid = process.pid
+
+        def listen() -> None:
+            code = process.wait()
+            with self._news:
+                run.code = code
+                self._news.notify_all()
+
+        threading.Thread(target=listen, daemon=True).start()
+        return run
+
     def wait(self, run: Run, timeout: float = 120) -> Run:
         """Wait until ``run`` has ended."""
         with self._news:

@@ -200,8 +200,8 @@ def killed_at(scene: Scene, **fault: Any) -> Callable[[Path], bool]:
 
 def killed_after(scene: Scene, seconds: float) -> Callable[[Path], bool]:
     def check(place: Path) -> bool:
-        run = scene.start(place)
-        assert until(lambda: BEGAN in run.stderr or run.code is not None, 60)
+        run = scene.nursery.start_anew(*scene.command(place))
+        assert until(lambda: BEGAN in run.stderr or run.code is not None, 120)
         time.sleep(seconds)
         if run.code is None:
             os.kill(run.pid, signal.SIGKILL)
