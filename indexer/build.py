@@ -265,6 +265,7 @@ class _Run:
             thumbnail_side=self.config.thumbnail_side,
             threads=self.threads,
             look_ahead=self.threads,
+            seconds=self.config.decode_seconds,
         )
         pixels: list[np.ndarray] = []
         begin = 0.0

@@ -20,7 +20,8 @@ class IndexConfig:
     max_megapixels : larger images are skipped before they are decoded.
     exclude : glob patterns of names or relative paths that are not looked at.
     thumbnail_side : longest side in pixels of the thumbnails made while indexing.
-    batch_size : images per call of the encoder. decode_threads : threads that read photos.
+    batch_size : images per call of the encoder. decode_threads : photos decoded at a time.
+    decode_seconds : a photo whose decoding takes longer is skipped as damaged.
     shard_seconds : about how much work a shard holds, which is what a kill can cost.
     """
 
@@ -31,11 +32,15 @@ class IndexConfig:
     batch_size: int = 32
     decode_threads: int | None = None
     shard_seconds: float = 45.0
+    decode_seconds: float = 60.0
 
     def __post_init__(self) -> None:
         if self.decode not in ("exact", "fast"):
             raise OptionError(f"decode is 'exact' or 'fast', got {self.decode!r}")
-        for name in ("max_megapixels", "thumbnail_side", "batch_size", "shard_seconds"):
+        for name in (
+            *("max_megapixels", "thumbnail_side", "batch_size"),
+            *("shard_seconds", "decode_seconds"),
+        ):
             if not 0 < getattr(self, name) < math.inf:  # which nan is not, either
                 raise OptionError(f"{name} must be above 0 and finite, got {getattr(self, name)}")
         if self.decode_threads is not None and self.decode_threads < 1:

@@ -23,7 +23,7 @@ from clipsearch.shards import IMAGE_SCHEMA, embedding_table, write_shard
 from clipsearch.store import LocalStore
 from clipsearch.thumbnails import write_thumbnails
 from indexer.config import IndexConfig
-from indexer.decode import decode_in_order, default_threads
+from indexer.decode import decode_in_order, start_workers
 from indexer.file_table import FoundFile
 
 
@@ -80,6 +80,8 @@ def embed_shard(task: ShardTask, progress: Callable[[int], None] | None = None) 
     Nothing counts before the manifest names the files written here; a run that is killed
     leaves files that the next one writes again.
     """
+    # They get ready while the model loads.
+    start_workers(min(task.config.threads, len(task.files)))
     encoder = load_encoder(task.model, device=task.device)
     if encoder.space.fingerprint != task.fingerprint:
         raise SpaceMismatchError(
@@ -113,15 +115,16 @@ def _decoded_batches(
     progress: Callable[[int], None] | None,
 ) -> Iterator[list[tuple[FoundFile, int, DecodedImage]]]:
     config = task.config
-    threads = config.decode_threads or default_threads()
+    threads = config.threads
     decoded = decode_in_order(
-        [task.absolute(found) for found in task.files],
+        map(task.absolute, task.files),
         encoder.space.geometry,
         decode=config.decode,
         max_megapixels=config.max_megapixels,
         thumbnail_side=config.thumbnail_side,
         threads=threads,
         look_ahead=config.batch_size + 2 * threads,
+        seconds=config.decode_seconds,
     )
     batch: list[tuple[FoundFile, int, DecodedImage]] = []
     for position, (found, image) in enumerate(zip(task.files, decoded, strict=True)):

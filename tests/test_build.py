@@ -20,9 +20,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-import clipsearch.images
 import indexer.build
-import indexer.decode
+import indexer.shard_task
 from clipsearch import open_index
 from clipsearch.encoder import load_encoder
 from clipsearch.errors import (
@@ -212,7 +211,7 @@ def test_a_second_run_encodes_nothing_and_makes_no_generation(
     def never(*_: object, **__: object) -> None:
         raise AssertionError("a file was decoded although nothing changed")
 
-    monkeypatch.setattr(indexer.decode, "read_image", never)
+    monkeypatch.setattr(indexer.shard_task, "decode_in_order", never)
     with counted_encoding(monkeypatch) as calls:
         second = build_index(pictures, place)
         third = build_index(pictures, place, encoder="mini")
@@ -326,15 +325,12 @@ def test_a_read_error_buries_nothing(
     data = photo.read_bytes()
     photo.unlink()
     scene(photo, 500)
-    real = indexer.decode.read_image
 
-    def failing(path: str, *arguments: object, **options: object) -> object:
-        if path.endswith("05.jpg"):
-            raise ImageError("unreadable", "input/output error")
-        return real(path, *arguments, **options)  # type: ignore[arg-type]
+    def failing(*_: object, **__: object) -> Iterator[ImageError]:
+        yield ImageError("unreadable", "input/output error")
 
     with monkeypatch.context() as patch:
-        patch.setattr(indexer.decode, "read_image", failing)
+        patch.setattr(indexer.shard_task, "decode_in_order", failing)
         report = build_index(scenes, place)
     assert (report.skipped, report.skip_reasons) == (1, {"unreadable": 1})
     assert before["05.jpg"][0] in found_ids(place)
@@ -457,20 +453,16 @@ def test_a_higher_limit_takes_what_was_too_large(
     assert (report.new, report.skipped, report.indexed) == (1, 0, 15)
 
 
-def test_a_file_that_vanishes_during_the_run(
-    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real = clipsearch.images.read_image
+def test_a_file_that_vanishes_during_the_run(scenes: Path, tmp_path: Path) -> None:
+    photo, elsewhere = scenes / "03.jpg", tmp_path / "03.jpg"
 
-    def losing(path: str, *rest: Any, **options: Any) -> Any:
-        if path.endswith("03.jpg"):
-            raise ImageError("vanished", "the file is not there any more")
-        return real(path, *rest, **options)
+    def lose(event: Event) -> None:
+        if isinstance(event, Planned):
+            photo.rename(elsewhere)
 
     place = tmp_path / "x.index"
-    with monkeypatch.context() as patch:
-        patch.setattr(indexer.decode, "read_image", losing)
-        report = build_index(scenes, place, encoder="mini")
+    report = build_index(scenes, place, encoder="mini", on_event=lose)
+    elsewhere.rename(photo)
     assert report.skip_reasons == {"vanished": 1}
     report = build_index(scenes, place)  # such a file is tried again though it did not change
     assert (report.new, report.skipped, report.indexed) == (1, 0, 14)
