@@ -8,6 +8,7 @@ line turns them into exit codes; a library user catches ``ClipsearchError``.
     ├── ImageError           one image that cannot be taken; carries a machine-readable reason
     ├── IndexNotFoundError   no index where one was expected
     ├── IndexFormatError     an index that is damaged, foreign or of a newer format
+    ├── IndexReadError       a file of the index that is there and cannot be read
     ├── IndexLockedError     another process is writing to this index
     ├── ModelError
     │   ├── UnknownModelError     no encoder has this name
@@ -50,6 +51,11 @@ class IndexNotFoundError(ClipsearchError):
 
 class IndexFormatError(ClipsearchError):
     """The index is damaged, foreign, or written by a newer version."""
+
+
+class IndexReadError(ClipsearchError):
+    """A file of the index is there, and the system does not hand it out: no permission, a
+    failing disk. That says nothing of what it holds."""
 
 
 class IndexLockedError(ClipsearchError):

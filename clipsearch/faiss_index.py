@@ -69,6 +69,16 @@ class FaissIndex:
         best.add(np.where(ids < 0, -np.inf, scores).astype(np.float32), ids)
         return best.scores, best.ids
 
+    @property
+    def ids(self) -> Int64:
+        """(n,) int64, in the order in which they were added."""
+        return np.asarray(faiss.vector_to_array(self._index.id_map), np.int64)
+
+    def rows(self, start: int, stop: int) -> Float32:
+        """(stop - start, dim) float32: the vectors from the ``start``-th on, as stored."""
+        inner = faiss.downcast_index(self._index.index)
+        return np.asarray(inner.reconstruct_n(start, stop - start), np.float32)
+
     def save(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.parent / f".tmp-{os.getpid()}-{secrets.token_hex(6)}"

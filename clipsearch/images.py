@@ -266,6 +266,7 @@ def _within(size: tuple[int, int], side: int) -> tuple[int, int]:
 
 def _thumbnail(picture: Image.Image, side: int) -> bytes:
     small = picture.resize(_within(picture.size, side), Image.Resampling.BICUBIC, reducing_gap=2.0)
+    small.info.clear()  # a comment of the photo's would be written along, if it fits
     stream = io.BytesIO()
     small.save(stream, "JPEG", quality=_THUMBNAIL_QUALITY)
     return stream.getvalue()

@@ -291,10 +291,15 @@ def _full_precision(device: torch.device) -> Iterator[None]:
         yield
 
 
-def _pick_device(device: str | None) -> torch.device:
+def devices() -> list[str]:
+    """What can compute here, the fastest first: "cuda:0", "mps", "cpu"."""
     mps = torch.backends.mps.is_available()
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    there = [*(f"cuda:{i}" for i in range(count)), *(["mps"] if mps else []), "cpu"]
+    return [*(f"cuda:{i}" for i in range(count)), *(["mps"] if mps else []), "cpu"]
+
+
+def _pick_device(device: str | None) -> torch.device:
+    there = devices()
     if device is None:
         return torch.device(there[0])
     wanted = "cuda:0" if device == "cuda" else device

@@ -7,6 +7,7 @@ it belongs to, so that a file that strayed in from another index can be told.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -16,12 +17,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clipsearch.encoder import Float32
-from clipsearch.errors import IndexFormatError
+from clipsearch.errors import IndexFormatError, IndexReadError
 from clipsearch.manifest import FileRef, ShardRef
 from clipsearch.store import Store
 
 Int64 = npt.NDArray[np.int64]
 Float16 = npt.NDArray[np.float16]
+
+CURE = "mend it with 'clipsearch verify --repair'"
+"""What every message about a damaged file of an index ends with."""
 
 _UTC = pa.timestamp("us", tz="UTC")
 
@@ -204,26 +208,33 @@ def write_shard(
 
 
 def read_table(store: Store, ref: FileRef, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read a file the manifest names. IndexFormatError when it is missing or damaged."""
+    """Read a file the manifest names.
+
+    Raises IndexFormatError when it is missing or damaged, IndexReadError when the system does
+    not let it be read.
+    """
     try:
         with store.open_mapped(ref.name) as file:
             # Not pq.read_table, which imports pyarrow.dataset and with it pandas.
             parquet = pq.ParquetFile(file, page_checksum_verification=True)
             table = parquet.read(None if columns is None else list(columns))
     except FileNotFoundError:
-        raise IndexFormatError(
-            f"the index has lost {ref.name}: restore that file from a copy, or index again"
-        ) from None
+        raise IndexFormatError(f"the index has lost {ref.name}: {CURE}") from None
     except (pa.ArrowException, OSError, ValueError) as error:
+        # Arrow's own complaints about a file's content are OSErrors without a number.
+        if isinstance(error, OSError) and error.errno is not None:
+            raise IndexReadError(
+                f"cannot read {ref.name} in the index: {os.strerror(error.errno)}; see to its "
+                "permissions and its disk"
+            ) from error
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
         raise IndexFormatError(
-            f"{ref.name} in the index is damaged ({first_line}): restore that file from a copy, "
-            "or index again"
+            f"{ref.name} in the index is damaged ({first_line}): {CURE}"
         ) from error
     if len(table) != ref.rows:
         raise IndexFormatError(
             f"{ref.name} in the index has {len(table):,} rows, the manifest says {ref.rows:,}: "
-            "restore that file from a copy, or index again"
+            f"{CURE}"
         )
     return table
 
@@ -244,7 +255,6 @@ def read_tables(
             tables.append(table.select(wanted.names).cast(wanted))
         except (pa.ArrowException, KeyError, ValueError):
             raise IndexFormatError(
-                f"{ref.name} in the index has other columns than expected: restore that file "
-                "from a copy, or index again"
+                f"{ref.name} in the index has other columns than expected: {CURE}"
             ) from None
     return pa.concat_tables(tables) if tables else pa.Table.from_batches([], wanted)

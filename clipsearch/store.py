@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from clipsearch.errors import IndexFormatError
 
-_TEMPORARY_PREFIX = ".tmp-"
+TEMPORARY_PREFIX = ".tmp-"
 
 _SEAL = struct.Struct("<8sQI")  # mark, bytes before the seal, CRC-32 of their two ends
 _SEAL_MARK = b"clipseal"
@@ -85,7 +85,7 @@ def write_durably(path: Path, data: bytes | pa.Buffer) -> None:
 def replace_file(path: Path, data: bytes | pa.Buffer) -> None:
     """Write ``path`` durably and atomically: a temporary name, fsync, rename, fsync."""
     make_folder(path.parent)
-    temporary = path.parent / f"{_TEMPORARY_PREFIX}{os.getpid()}-{secrets.token_hex(6)}"
+    temporary = path.parent / f"{TEMPORARY_PREFIX}{os.getpid()}-{secrets.token_hex(6)}"
     try:
         write_durably(temporary, data)
         os.replace(temporary, path)
@@ -138,7 +138,7 @@ class LocalStore:
     def put_if_absent(self, name: str, data: bytes | pa.Buffer) -> None:
         target = self.path(name)
         make_folder(target.parent)
-        temporary = target.parent / f"{_TEMPORARY_PREFIX}{os.getpid()}-{secrets.token_hex(6)}"
+        temporary = target.parent / f"{TEMPORARY_PREFIX}{os.getpid()}-{secrets.token_hex(6)}"
         try:
             write_durably(temporary, data)
             try:
@@ -164,7 +164,7 @@ class LocalStore:
         return sorted(
             found.relative_to(self.root).as_posix()
             for found in start.rglob("*")
-            if found.is_file() and not found.name.startswith(_TEMPORARY_PREFIX)
+            if found.is_file() and not found.name.startswith(TEMPORARY_PREFIX)
         )
 
     def delete(self, name: str) -> None:
@@ -178,6 +178,6 @@ class LocalStore:
 
     def remove_temporary_files(self) -> None:
         """Clear what a killed writer left half-written. Only for the holder of the lock."""
-        for stray in self.root.rglob(f"{_TEMPORARY_PREFIX}*"):
+        for stray in self.root.rglob(f"{TEMPORARY_PREFIX}*"):
             with contextlib.suppress(OSError):
                 stray.unlink()

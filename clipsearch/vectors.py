@@ -25,7 +25,7 @@ import numpy.typing as npt
 from clipsearch.encoder import Float32
 from clipsearch.errors import IndexFormatError
 from clipsearch.manifest import Manifest, ShardRef
-from clipsearch.shards import Float16, Int64, embedding_schema, read_table, vectors_of
+from clipsearch.shards import CURE, Float16, Int64, embedding_schema, read_table, vectors_of
 from clipsearch.store import Store, replace_file
 
 BLOCK_ROWS = 16_384
@@ -234,7 +234,7 @@ class VectorCache:
             id_parts.append(ids)
         ids = np.concatenate(id_parts) if id_parts else np.empty(0, np.int64)
         if len(ids) > 1 and not bool((np.diff(ids) > 0).all()):
-            raise IndexFormatError("the ids of the index's embedding shards do not rise")
+            raise IndexFormatError(f"the ids of the index's embedding shards do not rise: {CURE}")
         return Vectors(ids, tuple(segments), dim, deleted)
 
     def usable(self) -> bool:
@@ -275,7 +275,6 @@ def read_vectors(store: Store, shard: ShardRef, dim: int) -> tuple[Int64, Float1
     table = read_table(store, shard)
     if not table.schema.equals(embedding_schema(dim), check_metadata=False):
         raise IndexFormatError(
-            f"{shard.name} in the index does not hold ids and vectors of {dim} numbers: restore "
-            "that file from a copy, or index again"
+            f"{shard.name} in the index does not hold ids and vectors of {dim} numbers: {CURE}"
         )
     return vectors_of(table)

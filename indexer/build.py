@@ -156,11 +156,16 @@ class _Run:
         """Scan the folders and compare with what the index knows."""
         try:
             manifest = read_for_writing(self.store, str(self.place))
-            remove_leftovers(self.store, manifest)
         except IndexNotFoundError:
             manifest = new_manifest(f"clipsearch {__version__}")
+        remove_leftovers(self.store, manifest)
         self.seen = look(self.place, manifest, sources, listed, self.config, self.threads, retry)
         self.manifest = self.seen.manifest
+        if len(self.seen.plan.encode):
+            from indexer.decode import start_workers
+
+            # They get ready while the model is loaded.
+            start_workers(min(self.config.threads, len(self.seen.plan.encode)))
 
     def choose_encoder(self, name: str | None, allow_download: bool) -> None:
         """Settle the model: the index's own, else the one named, else the recommended one."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from clipsearch.cli import FOUND, INTERRUPTED, NOTHING_FOUND, PARTIAL
+from clipsearch.cli import FOUND, INTERRUPTED, NOTHING_FOUND, PARTIAL, no_more_interrupts
 from clipsearch.cli.output import human_bytes, json_line, write_bytes
 from clipsearch.cli.places import device_option, index_option, index_to_write
 from clipsearch.cli.settings import offline
@@ -49,11 +49,16 @@ from indexer.report import BuildReport
     type=click.FloatRange(min=0, min_open=True),
     help="Skip larger images before they are decoded.",
 )
-@click.option("--workers", type=click.IntRange(min=1), help="Threads that read and decode.")
+@click.option("--workers", type=click.IntRange(min=1), help="Processes that read and decode.")
 @click.option(
     "--shard-seconds",
     type=click.FloatRange(min=0, min_open=True),
     help="About how much work is saved at a time, and so what pulling the plug can cost.",
+)
+@click.option(
+    "--decode-seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Give up on an image that takes longer to decode (60).",
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be done, file by file; do nothing.")
 @click.option("--watch", is_flag=True, help="Stay, and index what changes as it changes.")
@@ -173,6 +178,7 @@ class IndexRun:
         try:
             return self.tell(self._build_with_a_model())
         except KeyboardInterrupt:
+            no_more_interrupts()
             click.echo(self._interrupted(), err=True)
             return INTERRUPTED
 
@@ -224,6 +230,7 @@ class IndexRun:
             click.echo("Watching for changes; Ctrl-C stops.", err=True)
             watch_folders(self._place, self.build, self.tell, report.generation)
         except KeyboardInterrupt:
+            no_more_interrupts()
             click.echo("\nStopped watching. Everything that was indexed is saved.", err=True)
         return INTERRUPTED
 

@@ -143,7 +143,9 @@ class Committer:
             vector_cache = VectorCache(cache, self.manifest, space_id)
             vector_cache.update(self.store)
             if not faiss_file_will_do(cache, self.manifest, space_id):
-                vectors = vector_cache.open(self.store, self.deleted())
+                # With the deleted ones, which are sorted out when searching: one that comes back
+                # with its old id must be found.
+                vectors = vector_cache.open(self.store, np.empty(0, np.int64))
                 build_faiss_file(cache, self.manifest, space_id, vectors)
 
     def deleted(self) -> Int64:

@@ -46,3 +46,20 @@ def _holder(index: Path) -> str:
         return f" (process {document['pid']} on {document['host']}, since {document['since']})"
     except (OSError, ValueError, KeyError, TypeError):
         return ""
+
+
+def look_at_lock(index: Path) -> tuple[bool, str]:
+    """Whether somebody is writing to ``index``, and whom the holder's file names ("" for
+    nobody). With a free lock, that file was left by a process that died, and is harmless.
+
+    A lock that is held is left alone; a free one is taken for an instant. Raises OSError.
+    """
+    if not (index / LOCK_NAME).is_file():  # nobody ever wrote, and asking would make the file
+        return False, _holder(index)
+    lock = FileLock(index / LOCK_NAME)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True, _holder(index)
+    lock.release()
+    return False, _holder(index)

@@ -10,10 +10,14 @@ from pathlib import Path
 
 from clipsearch.errors import IndexFormatError, OptionError
 from clipsearch.manifest import COPY_NAME, MANIFEST_NAME
+from clipsearch.store import TEMPORARY_PREFIX
+from clipsearch.store import make_folder as make_durable_folder
 from indexer.lock import HOLDER_NAME, LOCK_NAME
 
 _OWN_FOLDERS = ("images", "embeddings", "paths", "skipped", "deleted", "cache")
-_OWN_NAMES = frozenset({LOCK_NAME, HOLDER_NAME, COPY_NAME, *_OWN_FOLDERS})
+DAMAGED = "damaged"
+"""Where a repair keeps what it takes out of the index; nothing here ever clears it."""
+_OWN_NAMES = frozenset({LOCK_NAME, HOLDER_NAME, COPY_NAME, DAMAGED, *_OWN_FOLDERS})
 
 
 def make_folder(place: Path) -> bool:
@@ -24,17 +28,16 @@ def make_folder(place: Path) -> bool:
     """
     if place.exists() and not place.is_dir():
         raise OptionError(f"expected a folder for the index, {place} is a file")
-    if not (place / MANIFEST_NAME).is_file():
-        for name in ("paths", "skipped"):  # written right before a manifest, never without one
-            if (place / LOCK_NAME).is_file() and any((place / name).glob("*.parquet")):
-                raise IndexFormatError(
-                    f"{place} holds an index that has lost its {MANIFEST_NAME}: mend it with "
-                    f"'clipsearch verify --repair --index {place}'"
-                )
-    strangers = (
-        {name for name in os.listdir(place) if name not in _OWN_NAMES} if place.is_dir() else set()
-    )
-    if place.is_dir() and any(place.iterdir()) and not (place / LOCK_NAME).is_file():
+    if not (place / MANIFEST_NAME).is_file() and _had_a_manifest(place):
+        raise IndexFormatError(
+            f"{place} holds an index that has lost its {MANIFEST_NAME}: mend it with "
+            f"'clipsearch verify --repair --index {place}'"
+        )
+    inside = os.listdir(place) if place.is_dir() else []
+    strangers = {
+        name for name in inside if name not in _OWN_NAMES and not name.startswith(TEMPORARY_PREFIX)
+    }
+    if inside and not (place / LOCK_NAME).is_file():
         strangers.update(_OWN_FOLDERS)  # "images" and "cache" may be anybody's
     if strangers and not (place / MANIFEST_NAME).is_file():
         raise OptionError(
@@ -42,15 +45,25 @@ def make_folder(place: Path) -> bool:
             f"such as {place.name}.index"
         )
     try:
-        place.mkdir(parents=True)
-        is_new = True
-    except FileExistsError:
-        is_new = False
+        is_new = not place.is_dir()
+        make_durable_folder(place)
     except OSError as error:
         raise OptionError(f"cannot make the index folder {place}: {error.strerror}") from error
     if not os.access(place, os.W_OK):
         raise OptionError(f"no permission to write to the index at {place}")
     return is_new
+
+
+def _had_a_manifest(place: Path) -> bool:
+    """Whether a folder without a manifest is more than what a killed first run leaves: that has
+    written no table but those of the first generation."""
+    if not (place / LOCK_NAME).is_file():
+        return False
+    tables = [file.name for name in ("paths", "skipped") for file in (place / name).glob("*")]
+    return (place / COPY_NAME).is_file() or any(
+        name.endswith(".parquet") and not name.startswith(".") and name[:7] > "0000001"
+        for name in tables
+    )
 
 
 @contextlib.contextmanager

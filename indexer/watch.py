@@ -66,7 +66,7 @@ def watch_folders(
 
 
 def folders_to_look_at(changed: Iterable[str], roots: Iterable[str]) -> tuple[str, ...]:
-    """The fewest folders, each there and inside one of ``roots``, that hold all that changed."""
+    """The fewest folders inside ``roots`` that hold all that changed there."""
     known = [Path(root) for root in roots]
     folders: set[Path] = set()
     for name in changed:
@@ -78,7 +78,9 @@ def folders_to_look_at(changed: Iterable[str], roots: Iterable[str]) -> tuple[st
         if inside:
             folders.add(folder)
         else:  # the root itself has gone
-            folders.update(root for root in known if root.is_relative_to(folder) or root == path)
+            folders.update(
+                root for root in known if path.is_relative_to(root) or root.is_relative_to(path)
+            )
     return tuple(
         str(folder) for folder in sorted(folders) if not any(up in folders for up in folder.parents)
     )

@@ -139,7 +139,7 @@ def test_wrong_folders_and_models(cli: Cli, pictures: Path, tmp_path: Path) -> N
     refused(cli("index", "nowhere", *to), "no such folder", "nowhere")
     refused(cli("index", "empty", *to), "no images", "empty")
     refused(cli("index", "texts", *to), "no images", "1 other file")
-    refused(cli("index", pictures / "lion.jpg", *to), "file")
+    refused(cli("index", "texts/a.txt", *to), "expected a folder of images or an image")
     refused(cli("index", pictures, "--index", pictures, "--model", "mini"), "not an index")
     refused(cli("index", pictures, *to[:2], "--model", "balancd"), "balanced", lines=2)
     refused(cli("index", pictures, *to[:2], "--model", "ViT-B-33/openai"), "ViT-B-32", lines=2)

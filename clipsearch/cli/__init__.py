@@ -18,6 +18,8 @@ from clipsearch.errors import ClipsearchError
 
 FOUND, NOTHING_FOUND, ERROR, PARTIAL, INTERRUPTED = 0, 1, 2, 3, 130
 
+_STOPPING = ("SIGTERM", "SIGHUP", "SIGBREAK")
+
 # name: (where the command lives, its line in --help). Nothing is imported before its turn,
 # and these strings are the only references from here to the packages above.
 _COMMANDS = {
@@ -36,6 +38,8 @@ _COMMANDS = {
     "move": ("indexer.upkeep_command:move", "Say that a folder has another place now."),
     "compact": ("indexer.upkeep_command:compact", "Merge small files, let go of what is deleted."),
     "status": ("clipsearch.cli.status:status", "Show what an index holds."),
+    "verify": ("indexer.verify_command:verify", "Check every byte of an index, and mend it."),
+    "doctor": ("indexer.doctor_command:doctor", "Check what clipsearch needs on this machine."),
     "model": ("clipsearch.cli.model:model", "List the models, fetch one, show where it is."),
     "demo": ("indexer.demo:demo", "Try it all on a few pictures, without a network."),
 }
@@ -114,14 +118,30 @@ def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def no_more_interrupts() -> None:
+    """A second Ctrl-C while the process is on its way out would only draw a traceback."""
+    for name in ("SIGINT", *_STOPPING):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+
+
 def _stop_as_if_interrupted(number: int, frame: object) -> None:
     raise KeyboardInterrupt
+
+
+def _settings(arguments: list[str]) -> dict[str, Any]:
+    try:
+        return default_map()
+    except Exception:
+        if arguments[:1] == ["doctor"]:  # which is there to say what is wrong with them
+            return {}
+        raise
 
 
 def main() -> None:
     """Run the command line and exit with its code."""
     # A closed terminal and a shutdown are promised what Ctrl-C is.
-    for name in ("SIGTERM", "SIGHUP", "SIGBREAK"):
+    for name in _STOPPING:
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), _stop_as_if_interrupted)
     sys.exit(run(sys.argv[1:]))
@@ -140,7 +160,7 @@ def run(arguments: list[str]) -> int:
             args=arguments,
             prog_name="clipsearch",
             standalone_mode=False,
-            default_map=default_map(),
+            default_map=_settings(arguments),
         )
         sys.stdout.flush()
         return result if isinstance(result, int) else FOUND
@@ -150,6 +170,7 @@ def run(arguments: list[str]) -> int:
         error.show()
         return ERROR
     except (KeyboardInterrupt, click.Abort):
+        no_more_interrupts()
         click.echo("Interrupted.", err=True)
         return INTERRUPTED
     except BrokenPipeError:

@@ -7,7 +7,9 @@ from pathlib import Path
 import click
 
 from clipsearch.errors import IndexNotFoundError, OptionError
-from clipsearch.manifest import MANIFEST_NAME
+
+_MANIFEST_NAME = "manifest.json"
+"""As in clipsearch.manifest, whose imports a command that names an option can do without."""
 
 
 def user_index() -> Path:
@@ -25,7 +27,7 @@ def nearest_index(start: Path) -> Path | None:
     for folder in (start, *start.parents):
         try:
             found = sorted(
-                path for path in folder.glob("*.index") if (path / MANIFEST_NAME).is_file()
+                path for path in folder.glob("*.index") if (path / _MANIFEST_NAME).is_file()
             )
         except OSError:
             continue
@@ -42,7 +44,7 @@ def existing_index(named: str | None) -> Path:
     if named is not None:
         return Path(named)
     place = nearest_index(Path.cwd()) or user_index()
-    if not (place / MANIFEST_NAME).is_file():
+    if not (place / _MANIFEST_NAME).is_file():
         raise IndexNotFoundError(
             "no index here: make one with 'clipsearch index FOLDER', or name one with --index"
         )

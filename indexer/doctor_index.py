@@ -1,0 +1,130 @@
+"""The part of ``doctor`` that looks at an index: can it be read, searched, added to."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+from clipsearch.errors import ClipsearchError, IndexNotFoundError
+from clipsearch.manifest import FORMAT_VERSION, MANIFEST_NAME, Manifest, read_manifest
+from clipsearch.store import LocalStore
+from indexer.doctor import OK, PROBLEM, WARNING, Check, guarded, room, writable
+
+
+def check_index(named: str | None) -> list[Check]:
+    """What there is to say about the index named, or else the one a search would ask."""
+    found: list[Check] = []
+    place: Path | None = None
+
+    def find() -> Iterator[Check]:
+        nonlocal place
+        from clipsearch.cli.places import existing_index
+
+        try:
+            place = existing_index(named)
+        except IndexNotFoundError:
+            yield Check(OK, "index", "none here: clipsearch index FOLDER makes one")
+
+    found += guarded("index", find)
+    if place is None:
+        return found
+    manifest: Manifest | None = None
+
+    def read(place: Path) -> Iterator[Check]:
+        nonlocal manifest
+        try:
+            manifest = read_manifest(LocalStore(place), str(place))
+        except ClipsearchError as error:
+            message, _, cure = str(error).rpartition(": ")
+            yield Check(PROBLEM, "index", message or cure, cure)
+            return
+        yield Check(
+            OK,
+            "index",
+            f"{place}: format {FORMAT_VERSION}, generation {manifest.generation}, "
+            f"{sum(ref.rows for ref in manifest.images):,} images",
+        )
+
+    found += guarded("index", functools.partial(read, place))
+    if not place.is_dir():
+        return found
+    found += guarded("index folder", functools.partial(_writable, place))
+    found += guarded("index disk", functools.partial(room, "index disk", place))
+    found += guarded("writer", functools.partial(_writer, place))
+    if manifest is not None:
+        found += guarded("index model", functools.partial(_model, manifest))
+        found += guarded("folders", functools.partial(_roots, manifest))
+        found += guarded("index files", functools.partial(_files, place, manifest))
+    return found
+
+
+def _writable(place: Path) -> Iterator[Check]:
+    yield from writable(
+        "index folder", place, WARNING, "the index can be searched, and not added to"
+    )
+
+
+def _writer(place: Path) -> Iterator[Check]:
+    from indexer.lock import look_at_lock
+
+    is_held, holder = look_at_lock(place)
+    if is_held:
+        yield Check(OK, "writer", f"another process is writing{holder}; searching goes on")
+    elif holder:
+        yield Check(OK, "writer", f"none; {holder.strip(' ()')} has died, which is harmless")
+    else:
+        yield Check(OK, "writer", "none")
+
+
+def _model(manifest: Manifest) -> Iterator[Check]:
+    from clipsearch.model_names import weights_here
+
+    for space in manifest.spaces.values():
+        cure = f"clipsearch model get {shlex.quote(space.model)}"
+        if os.path.isabs(space.model):
+            cure = "name the folder's new place with --model"
+        try:
+            is_here = weights_here(space.model) is not None
+            why = "its files are not on this machine"
+        except ClipsearchError as error:
+            is_here, why = False, str(error).splitlines()[0]
+        if is_here:
+            yield Check(OK, "index model", f"{space.model}, is here")
+        else:
+            yield Check(PROBLEM, "index model", f"{space.model}: {why}", cure)
+
+
+def _roots(manifest: Manifest) -> Iterator[Check]:
+    for root in manifest.roots:
+        if os.path.isdir(root.path):
+            yield Check(OK, "folder", root.path)
+        else:
+            yield Check(
+                WARNING,
+                "folder",
+                f"{root.path} is not there now; its images can be found, and not opened",
+                "plug in its disk",
+            )
+
+
+def _files(place: Path, manifest: Manifest) -> Iterator[Check]:
+    """A quick look: every file there, and as long as it should be. ``verify`` reads them."""
+    store = LocalStore(place)
+    wrong = []
+    for ref in manifest.files():
+        try:
+            size = store.path(ref.name).stat().st_size
+        except OSError as error:
+            wrong.append(f"{ref.name}: {error.strerror}")
+        else:
+            if size != ref.bytes:
+                wrong.append(f"{ref.name}: expected {ref.bytes:,} bytes, found {size:,}")
+    cure = shlex.join(["clipsearch", "verify", "--repair", "--index", str(place)])
+    for message in wrong[:5]:
+        yield Check(PROBLEM, "index files", message, cure)
+    if not wrong:
+        files = f"all {len(manifest.files()):,} files beside {MANIFEST_NAME} are there"
+        yield Check(OK, "index files", f"{files}; 'clipsearch verify' reads them")

@@ -1,0 +1,251 @@
+"""Mend an index: take out what is damaged, so that the next run makes exactly that again."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import secrets
+import shlex
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from clipsearch import __version__
+from clipsearch.errors import IndexFormatError, IndexReadError, OptionError
+from clipsearch.manifest import (
+    COPY_NAME,
+    MANIFEST_NAME,
+    Manifest,
+    ShardRef,
+    read_for_writing,
+    read_manifest,
+    utc_now,
+    write_manifest,
+)
+from clipsearch.shards import as_numpy
+from clipsearch.store import LocalStore, make_folder, sync_folder
+from indexer.check_shards import stem_of
+from indexer.check_tables import check_manifests
+from indexer.findings import CACHE, ERROR, Progress, Tally, Verification
+from indexer.lock import writer_lock
+from indexer.place import DAMAGED
+from indexer.repair_cache import repair_cache
+from indexer.repair_tables import Work, mend_deleted, mend_paths, mend_skipped
+from indexer.verify import verify_index
+
+_BEYOND_REPAIR = ("space",)
+
+
+@dataclass(frozen=True)
+class Repair:
+    """What ``repair_index`` did.
+
+    before, after : the index as it was, and as it is now. actions : what was done, a line each.
+    next_command : what to run now, "" when nothing is left to do.
+    """
+
+    before: Verification
+    after: Verification
+    actions: tuple[str, ...]
+    next_command: str
+
+    @property
+    def is_mended(self) -> bool:
+        """Whether nothing is left that the next command does not put right."""
+        return all(
+            finding.severity not in (ERROR, CACHE) or finding.kind == "no-place"
+            for finding in self.after.findings
+        )
+
+
+def repair_index(
+    index: str | os.PathLike[str],
+    *,
+    sample: int = 0,
+    seed: int | None = None,
+    device: str | None = None,
+    model: str | None = None,
+    on_progress: Progress | None = None,
+) -> Repair:
+    """Verify an index, and mend what is found; arguments as for ``verify_index``.
+
+    A shard that is not sound is taken out of the manifest with its sister and with the places
+    of its images, and the next run encodes those files again. Files taken out are kept in
+    ``damaged/``; photos are never touched. What was not damaged stays as it is.
+
+    Raises IndexLockedError, OptionError without the right to write, IndexReadError when a file
+    is there and cannot be read (nothing is changed then), IndexFormatError when both manifests
+    are lost, and what ``verify_index`` raises.
+    """
+    place = Path(os.path.abspath(index))
+    seed = secrets.randbelow(2**31) if seed is None else seed
+    if place.is_dir() and not os.access(place, os.W_OK):
+        raise OptionError(f"no permission to write to the index at {place}: nothing was mended")
+    # Looked at without the lock first: where there is no index, none must appear.
+    check_manifests(Tally(place), LocalStore(place))
+    with writer_lock(place):
+        before = verify_index(
+            place, sample=sample, seed=seed, device=device, model=model, on_progress=on_progress
+        )
+        _refuse_what_cannot_be_mended(before)
+        mender = _Mender(place, before)
+        if before.of(ERROR):
+            mender.mend_truth()
+        repair_cache(
+            place,
+            mender.work.manifest,
+            before.of(CACHE),
+            bool(mender.stems),
+            mender.work.deleted(),
+            mender.work.actions,
+        )
+        after = verify_index(place, sample=0)
+    return Repair(before, after, tuple(mender.work.actions), mender.next_command(after))
+
+
+def _refuse_what_cannot_be_mended(found: Verification) -> None:
+    for finding in found.findings:
+        if finding.kind == "unreadable":
+            raise IndexReadError(
+                f"{finding.file} {finding.message}: {finding.cure}; nothing was changed"
+            )
+        if finding.kind in _BEYOND_REPAIR or not found.uuid:
+            raise IndexFormatError(f"{finding.file}: {finding.message}; {finding.cure}")
+
+
+class _Mender:
+    """One repair, holding the writer's lock."""
+
+    def __init__(self, place: Path, found: Verification) -> None:
+        self.place = place
+        self.store = LocalStore(place)
+        self.stems: set[str] = set()
+        self._errors = found.of(ERROR)
+        manifest = self._readable_manifest()
+        self.work = Work(self.store, manifest, self._errors)
+        self._kept_in = f"{DAMAGED}/{manifest.generation + 1:07d}-{secrets.token_hex(2)}"
+
+    def _readable_manifest(self) -> Manifest:
+        """The manifest, or its copy where that is lost, with counters that cannot go back."""
+        lost = any(
+            finding.file == MANIFEST_NAME and finding.kind in ("damaged", "missing")
+            for finding in self._errors
+        )
+        if not lost:
+            return read_for_writing(self.store, str(self.place))
+        copy = read_manifest(self.store, str(self.place), COPY_NAME)
+        # The lost manifest may have been one generation further than its copy.
+        return dataclasses.replace(copy, generation=copy.generation + 1)
+
+    def mend_truth(self) -> None:
+        """Commit a generation without what is damaged, and keep that beside the index."""
+        old = self.work.manifest
+        for name in (MANIFEST_NAME, COPY_NAME):
+            if self.work.has(name) and self.store.path(name).is_file():
+                self._keep(name)
+        if any(f.file == MANIFEST_NAME and f.kind in ("damaged", "missing") for f in self._errors):
+            self.work.actions.append(f"{MANIFEST_NAME}: restored from {COPY_NAME}")
+        elif self.work.has(COPY_NAME):
+            self.work.actions.append(f"{COPY_NAME}: written again from {MANIFEST_NAME}")
+        self._raise_counters()
+        self._drop_shards()
+        places_lost = mend_paths(self.work, bool(self.stems))
+        mend_skipped(self.work)
+        mend_deleted(self.work, places_lost)
+        gone = {ref.name for ref in old.files()} - {ref.name for ref in self.work.manifest.files()}
+        kept = [name for name in sorted(gone) if self._keep(name)]
+        self.work.manifest = dataclasses.replace(
+            self.work.manifest,
+            generation=self.work.manifest.generation + 1,
+            software=f"clipsearch {__version__}",
+            updated_at=utc_now(),
+        )
+        write_manifest(self.store, self.work.manifest)
+        for name in sorted(gone):
+            with contextlib.suppress(OSError):  # still mapped by a reader on Windows
+                self.store.delete(name)
+        if kept:
+            self.work.actions.append(
+                f"{self._kept_in}: keeps the {len(kept):,} files taken out; remove it when the "
+                "index is as it should be"
+            )
+
+    def _keep(self, name: str) -> bool:
+        """Keep a file under ``damaged/``, before anything takes it away; False without one."""
+        source = self.store.path(name)
+        target = self.store.path(f"{self._kept_in}/{name}")
+        if not source.is_file():
+            return False
+        make_folder(target.parent)
+        # The manifests are replaced and the shards deleted: a second name keeps the bytes.
+        try:
+            os.link(source, target)
+        except OSError:
+            shutil.copyfile(source, target)
+        sync_folder(target.parent)
+        return True
+
+    def _raise_counters(self) -> None:
+        """Give out no id or number that any file here, named or not, has had."""
+        numbers = [int(stem) for stem in self._stems_on_disk() if stem.isdigit()]
+        highest = [ref.last_id for ref in self.work.manifest.images]
+        named = {ref.name for ref in self.work.manifest.images}
+        for name in self.store.list("images"):
+            if name not in named:
+                with contextlib.suppress(IndexFormatError, IndexReadError, ValueError):
+                    highest.append(_highest_id(self.store, name))
+        if highest and max(highest) >= self.work.manifest.next_id:
+            self.work.actions.append(f"{MANIFEST_NAME}: the next id is {max(highest) + 1} now")
+        self.work.manifest = dataclasses.replace(
+            self.work.manifest,
+            next_id=max([self.work.manifest.next_id, *(last + 1 for last in highest)]),
+            next_shard=max([self.work.manifest.next_shard, *(number + 1 for number in numbers)]),
+        )
+
+    def _stems_on_disk(self) -> list[str]:
+        return [stem_of(name) for name in self.store.list("images")]
+
+    def _drop_shards(self) -> None:
+        """Take every shard with an error out, with its sisters of the same number."""
+        of_spaces = self.work.manifest.embeddings
+        every = [*self.work.manifest.images, *(ref for refs in of_spaces.values() for ref in refs)]
+        bad = {ref.name for ref in every if self.work.has(ref.name)}
+        self.stems = {stem_of(name) for name in bad}
+        if not self.stems:
+            return
+
+        def sound(refs: tuple[ShardRef, ...]) -> tuple[ShardRef, ...]:
+            return tuple(ref for ref in refs if stem_of(ref.name) not in self.stems)
+
+        for ref in every:
+            if stem_of(ref.name) in self.stems:
+                why = self.work.why(ref.name) or "belongs to a damaged one"
+                self.work.actions.append(f"{ref.name}: taken out ({why})")
+        self.work.next_run = True
+        self.work.manifest = dataclasses.replace(
+            self.work.manifest,
+            images=sound(self.work.manifest.images),
+            embeddings={space: sound(refs) for space, refs in of_spaces.items()},
+        )
+
+    def next_command(self, after: Verification) -> str:
+        """What brings back what was taken out."""
+        homeless = any(finding.kind == "no-place" for finding in after.findings)
+        if not (self.work.next_run or homeless):
+            return ""
+        roots = [root.path for root in self.work.manifest.roots]
+        return shlex.join(["clipsearch", "index", *roots, "--index", str(self.place)])
+
+
+def _highest_id(store: LocalStore, name: str) -> int:
+    import pyarrow.parquet as pq
+
+    try:
+        with store.open_mapped(name) as file:
+            ids = as_numpy(pq.ParquetFile(file).read(["id"]).column("id"))
+    except (pa.ArrowException, OSError) as error:
+        raise IndexFormatError(f"{name} is damaged") from error
+    return int(ids.max(initial=-1))
