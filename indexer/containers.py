@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clipsearch.errors import SourceError
+from clipsearch.errors import ImageError, SourceError
 from clipsearch.file_kinds import IMAGE_EXTENSIONS, container_of
 from clipsearch.paths import relative_bytes
 from indexer.file_table import FoundFile
@@ -218,3 +218,40 @@ def _row(images: ParquetImages | None, place: str, found: FoundFile) -> bytes | 
     except DamagedError:
         pass
     return FilePart(place, -1, found.size)
+
+
+class MemberReader:
+    """Reads single images in containers by their paths. A container is listed once."""
+
+    def __init__(self) -> None:
+        self._positions: dict[Path, dict[bytes, tuple[int, int]]] = {}
+
+    def read(self, container: Path, path: Path) -> bytes:
+        """The image file ``path`` in ``container``. Raises ImageError: vanished, unreadable."""
+        label = label_in(container, path)
+        try:
+            if container not in self._positions:
+                self._positions[container] = _positions(container)
+            if label not in self._positions[container]:
+                raise ImageError("vanished", "it is not in the file any more that held it")
+            size, position = self._positions[container][label]
+            if is_tar(container.name):
+                with open(container, "rb") as file:
+                    file.seek(position)
+                    return file.read(size)
+            from indexer.parquet_images import ParquetImages
+
+            with ParquetImages(str(container)) as images:
+                return images.read(position)
+        except (SourceError, OSError) as error:
+            raise ImageError("unreadable", f"what holds it cannot be read: {error}") from error
+
+
+def _positions(container: Path) -> dict[bytes, tuple[int, int]]:
+    """label -> (size, position); sizes in a Parquet file, which take reading it, are left out."""
+    if is_tar(container.name):
+        return list_container(container).members
+    from indexer.parquet_images import ParquetImages
+
+    with ParquetImages(str(container)) as images:
+        return {label: (0, row) for row, label in enumerate(images.labels())}
