@@ -23,12 +23,13 @@ from clipsearch.shards import int_array
 from clipsearch.store import LocalStore
 from indexer.commit import Committer, remove_leftovers
 from indexer.config import IndexConfig
+from indexer.containers import sources_of
 from indexer.file_table import same_rows
 from indexer.known import read_skipped
 from indexer.lock import writer_lock
 from indexer.look import Look, differences, forecast, known_absent, look, offline_folders
 from indexer.place import make_folder, taken_away_if_nothing_came
-from indexer.plan import absolute, encode_bytes
+from indexer.plan import encode_bytes
 from indexer.report import BuildReport, Committed, Encoded, Event, Forecast, Planned
 from indexer.runner import LocalRunner, Runner
 from indexer.sources import PathName, resolve_sources
@@ -96,8 +97,9 @@ def build_index(
 ) -> BuildReport:
     """Make or update the index at ``index`` from folders of images.
 
-    sources : folders and single images; none at all are the folders the index knows. A folder
-        of the index that is not there now is no error: its files are noted as missing.
+    sources : folders, single images, and .tar or .parquet files of images; none at all are the
+        folders the index knows. A folder of the index that is not there now is no error: its
+        files are noted as missing.
     listed : further single files, of which some may be gone by now.
     retry : try every file again that was skipped before.
     encoder : a model's name (see ``load_encoder``); None is the model of the index, or for a
@@ -263,7 +265,8 @@ class _Run:
         chosen = rows[:: len(rows) // _PROBE_IMAGES][:_PROBE_IMAGES]
         files = self.seen.scan.images.files(chosen)
         decoded = decode_in_order(
-            [absolute(self.manifest, found) for found in files],
+            # At hand beforehand: to find a row of a Parquet file takes time that no shard takes.
+            list(sources_of(files, {root.id: root.path for root in self.manifest.roots})),
             self.space.geometry,
             decode=self.config.decode,
             max_megapixels=self.config.max_megapixels,

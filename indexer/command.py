@@ -81,11 +81,13 @@ def index(
     Every new image is encoded once. Running it again encodes only what is new or changed, and
     finished work is kept when a run is interrupted. Without a FOLDER, those that the index knows
     are looked at again. Single images may be named too, and - reads a list of them from standard
-    input, a line (or a NUL) after each.
+    input, a line (or a NUL) after each. A .tar of images (as of webdataset, not compressed) or a
+    .parquet with a column of them is looked into where it is named, and nothing is unpacked.
 
     \b
       clipsearch index ~/Pictures --index photos.index
       clipsearch index                                   the same folders again
+      clipsearch index shards/*.tar data.parquet
       find ~/Pictures -newer x -print0 | clipsearch index -
     """
     place = index_to_write(index_path)

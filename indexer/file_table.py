@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from clipsearch.shards import Int64, as_numpy, int_array
 
@@ -20,7 +21,11 @@ _CHUNK = 65_536
 @dataclass(frozen=True, slots=True)
 class FoundFile:
     """An image file on the disk. ``path`` is relative to its root, bytes, "/" between parts;
-    ``row`` is its place in the table it comes from."""
+    ``row`` is its place in the table it comes from.
+
+    container : path, relative to the root, of the tar or Parquet file that the image is in, b""
+    for a file of its own; position : the byte there at which it begins, or its row.
+    """
 
     root: int
     path: bytes
@@ -28,6 +33,8 @@ class FoundFile:
     mtime_ns: int
     inode: int
     row: int = -1
+    container: bytes = b""
+    position: int = -1
 
     @property
     def key(self) -> tuple[int, bytes]:
@@ -49,11 +56,25 @@ def binary_array(values: Sequence[bytes]) -> pa.Array:
 
 
 @dataclass(frozen=True)
+class Parts:
+    """Which files of a table are in a container, and where.
+
+    containers : paths relative to the root. numbers : (n,) int32 positions in ``containers``, -1
+    for a file of its own. positions : (n,) int64, as in ``FoundFile``.
+    """
+
+    containers: tuple[bytes, ...]
+    numbers: Int32
+    positions: Int64
+
+
+@dataclass(frozen=True)
 class FileTable:
     """Files in order of root and path.
 
     roots : (n,) int32. paths : n binary values, relative to the root. sizes : (n,) int64 bytes.
-    mtimes : (n,) int64 nanoseconds. inodes : (n,) uint64.
+    mtimes : (n,) int64 nanoseconds. inodes : (n,) uint64. parts : None when no file is in a
+    container.
     """
 
     roots: Int32
@@ -61,6 +82,7 @@ class FileTable:
     sizes: Int64
     mtimes: Int64
     inodes: UInt64
+    parts: Parts | None = None
 
     def __len__(self) -> int:
         return len(self.roots)
@@ -70,6 +92,10 @@ class FileTable:
 
     def file(self, row: int) -> FoundFile:
         """One file."""
+        container, position = b"", -1
+        if self.parts is not None and self.parts.numbers[row] >= 0:
+            container = self.parts.containers[self.parts.numbers[row]]
+            position = int(self.parts.positions[row])
         return FoundFile(
             int(self.roots[row]),
             self.paths[row].as_py(),
@@ -77,11 +103,25 @@ class FileTable:
             int(self.mtimes[row]),
             int(self.inodes[row]),
             row,
+            container,
+            position,
         )
 
     def files(self, rows: Iterable[int] | Int64) -> list[FoundFile]:
         """The files of some rows, in that order."""
         return [self.file(int(row)) for row in rows]
+
+    def in_reading_order(self, rows: Int64) -> Int64:
+        """Rising ``rows`` so ordered that each container is read from its begin to its end."""
+        if self.parts is None:
+            return rows
+        numbers = self.parts.numbers[rows]
+        inside = numbers >= 0
+        _, first, of_container = np.unique(numbers, return_index=True, return_inverse=True)
+        groups = np.where(inside, first[of_container], np.arange(len(rows)))
+        order = np.lexsort((self.parts.positions[rows], groups))
+        ordered: Int64 = rows[order]
+        return ordered
 
     def in_order(self) -> FileTable:
         """The same table in order of root; within a root the order stays."""
@@ -95,6 +135,37 @@ class FileTable:
             self.mtimes[order],
             self.inodes[order],
         )
+
+
+def in_one_order(tables: Sequence[FileTable]) -> FileTable:
+    """The files of several tables, in order of root and path; no path stands in two."""
+    numbers, positions = [], []
+    containers: list[bytes] = []
+    for table in tables:
+        count = len(table)
+        nowhere = Parts((), np.full(count, -1, np.int32), np.full(count, -1, np.int64))
+        parts = table.parts or nowhere
+        numbers.append(np.where(parts.numbers >= 0, parts.numbers + len(containers), -1))
+        positions.append(parts.positions)
+        containers.extend(parts.containers)
+    roots = np.concatenate([table.roots for table in tables])
+    paths = pa.chunked_array([c for table in tables for c in table.paths.chunks], pa.binary())
+    keys = pa.table([int_array(roots), paths], names=["root", "path"])
+    order = as_numpy(
+        pc.sort_indices(keys, sort_keys=[("root", "ascending"), ("path", "ascending")])
+    ).astype(np.int64)
+    return FileTable(
+        roots[order],
+        paths.take(int_array(order)),
+        np.concatenate([table.sizes for table in tables])[order],
+        np.concatenate([table.mtimes for table in tables])[order],
+        np.concatenate([table.inodes for table in tables])[order],
+        Parts(
+            tuple(containers),
+            np.concatenate(numbers)[order].astype(np.int32),
+            np.concatenate(positions)[order],
+        ),
+    )
 
 
 class FileTableBuilder:

@@ -20,6 +20,7 @@ from indexer.known import KnownFiles, read_known
 from indexer.plan import ALL_REASONS, RETRIED_REASONS, Plan, absolute, encode_bytes, make_plan
 from indexer.report import Difference, Forecast
 from indexer.scan import Scan, scan
+from indexer.scan_containers import add_members, known_containers
 from indexer.sources import PathName, Sources, assign_roots, resolve_sources
 
 
@@ -58,8 +59,10 @@ def look(
     roots = assign_roots(manifest, resolved)
     next_root = max([manifest.next_root - 1, *(root.id for root in roots)]) + 1
     manifest = dataclasses.replace(manifest, roots=roots, next_root=next_root)
-    found = scan(resolved, roots, config.exclude, place)
     known = read_known(store, manifest)
+    containers = known_containers(manifest, known) | set(map(os.fsencode, resolved.containers))
+    found = scan(resolved, roots, config.exclude, place, containers)
+    add_members(found, resolved, roots, config.exclude, known, store, manifest)
     if not len(found.images) and not found.absent:
         regions = [*found.scanned, *found.offline]
         if not known.below(regions).any():
@@ -75,7 +78,10 @@ def _nothing_there(sources: Sources, found: Scan) -> str:
     if sources.gone:
         return f"no such folder: {sources.gone[0]}"
     others = sum(found.ignored.values())
-    names = ", ".join(map(str, [*sources.folders, *sources.files[:3]]))
+    if found.unreadable and not sources.folders:
+        return "could not read {}: {}".format(*found.unreadable[0])
+    files = [*sources.containers, *sources.files, *sources.members]
+    names = ", ".join(map(str, [*sources.folders, *files[:3]]))
     return (
         f"no images in {names} ({others:,} other files): expected .jpg, .png, .webp, .heic, "
         ".tiff and the like"

@@ -12,10 +12,12 @@ import numpy as np
 import pyarrow as pa
 
 from clipsearch.errors import OptionError
+from clipsearch.file_kinds import CONTAINER_EXTENSIONS
 from clipsearch.manifest import Manifest, Root
 from clipsearch.paths import MISSING, PRESENT, read_paths, relative_bytes
 from clipsearch.shards import int_array
 from indexer.commit import Committer
+from indexer.containers import Presence
 from indexer.file_table import binary_array
 from indexer.known import KnownFiles, read_known, read_skipped
 from indexer.sources import absolute_path, root_of
@@ -63,9 +65,9 @@ def move(
             names = ", ".join(root.path for root in manifest.roots)
             raise OptionError(f"the index knows no file in {source}; its folders are {names}")
         sample = random.sample(rows.tolist(), min(_LOOKED_FOR, len(rows)))
+        is_there = Presence()
         there = sum(
-            os.path.lexists(_rebased(Path(known.place(manifest, row)), source, target))
-            for row in sample
+            is_there(_rebased(Path(known.place(manifest, row)), source, target)) for row in sample
         )
         if not there and not force:
             raise OptionError(
@@ -104,8 +106,11 @@ def _rewrite(committer: Committer, source: Path, target: Path) -> None:
         path = str(_rebased(Path(root.path), source, target))
         roots.setdefault(path, dataclasses.replace(root, path=path))
     next_root = manifest.next_root
-    if not any(target.is_relative_to(path) for path in roots):
-        roots[str(target)] = Root(next_root, str(target))
+    # A tar is no root, but its folder is.
+    home = target.parent if target.suffix.lower() in CONTAINER_EXTENSIONS else target
+    home = target if target.is_dir() else home
+    if not any(home.is_relative_to(path) for path in roots):
+        roots[str(home)] = Root(next_root, str(home))
         next_root += 1
     new_roots = tuple(roots.values())
 

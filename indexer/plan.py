@@ -14,6 +14,7 @@ from clipsearch.manifest import Manifest
 from clipsearch.paths import relative_bytes
 from clipsearch.shards import IMAGE_SCHEMA, Int64, as_numpy, int_array, read_tables
 from clipsearch.store import Store
+from indexer.containers import is_in_parquet, part_sha256, sources_of
 from indexer.file_table import FileTable, FoundFile, binary_array, same_rows
 from indexer.known import KnownFiles, read_skipped
 from indexer.scan import Scan
@@ -108,7 +109,7 @@ def make_plan(
     fresh = np.flatnonzero(plan.ids < 0)
     if len(fresh):
         was_skipped = _skipped_before(plan, images, fresh, store, manifest, retried)
-        fresh = np.setdiff1d(fresh, plan.skipped)
+        fresh = images.in_reading_order(np.setdiff1d(fresh, plan.skipped))
         _group_by_content(plan, images, fresh, store, manifest, threads)
         tried = np.isin(plan.encode, was_skipped)
         # Behind the others, so that a file that cannot be read gives no other file another id.
@@ -164,12 +165,7 @@ def _group_by_content(
     doubtful = fresh[
         (sizes > 0) & (np.isin(sizes, distinct[counts > 1]) | np.isin(sizes, known_sizes))
     ]
-
-    def hash_row(row: int) -> bytes | None:
-        return file_sha256(absolute(manifest, images.file(row)))
-
-    with ThreadPoolExecutor(threads) as pool:
-        hashes = dict(zip(doubtful.tolist(), pool.map(hash_row, doubtful.tolist()), strict=True))
+    hashes = _hashes(images, doubtful, manifest, threads)
     first_of: dict[bytes, int] = {}
     encode = np.ones(len(fresh), bool)
     noted: list[int] = []
@@ -190,6 +186,33 @@ def _group_by_content(
         encode[place] = False
     plan.encode = fresh[encode]
     plan.noted = np.array(noted, np.int64)
+
+
+def _hashes(
+    images: FileTable, rows: Int64, manifest: Manifest, threads: int
+) -> dict[int, bytes | None]:
+    """The sha256 of the content of each row, None where it cannot be read."""
+    roots = {root.id: root.path for root in manifest.roots}
+    hashes: dict[int, bytes | None] = {}
+    in_memory: list[int] = []
+    if images.parts is not None:
+        # Only in their order can rows of a Parquet file be read quickly.
+        in_memory = [row for row in rows.tolist() if is_in_parquet(images.file(row))]
+        sources = sources_of(images.files(in_memory), roots) if in_memory else ()
+        for row, data in zip(in_memory, sources, strict=True):
+            hashes[row] = hashlib.sha256(data).digest() if isinstance(data, bytes) else None
+
+    def hash_row(row: int) -> bytes | None:
+        found = images.file(row)
+        if found.container:
+            container = os.path.join(roots[found.root], relative_bytes(found.container))
+            return part_sha256(container, found.position, found.size)
+        return file_sha256(absolute(manifest, found))
+
+    others = rows[~np.isin(rows, in_memory)].tolist() if in_memory else rows.tolist()
+    with ThreadPoolExecutor(threads) as pool:
+        hashes.update(zip(others, pool.map(hash_row, others), strict=True))
+    return hashes
 
 
 def _known_contents(store: Store, manifest: Manifest, sizes: Int64) -> dict[tuple[int, bytes], int]:

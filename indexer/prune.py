@@ -14,6 +14,7 @@ from clipsearch.manifest import Manifest, read_manifest
 from clipsearch.paths import FORGOTTEN
 from clipsearch.shards import Int64
 from clipsearch.store import LocalStore
+from indexer.containers import Presence
 from indexer.known import KnownFiles, read_known
 from indexer.path_changes import PathChanges
 from indexer.sources import absolute_path
@@ -74,6 +75,7 @@ def _choose(manifest: Manifest, known: KnownFiles, wanted: Sequence[Path]) -> tu
     back = 0
     rows: list[int] = []
     paths: list[Path] = []
+    is_there = Presence()
     there = {root.id: _holds_anything(root.path) for root in manifest.roots}
     for row in np.flatnonzero(known.missing).tolist():
         path = Path(known.place(manifest, row))
@@ -81,7 +83,7 @@ def _choose(manifest: Manifest, known: KnownFiles, wanted: Sequence[Path]) -> tu
         root = int(known.roots[row])
         if wanted and not named:
             continue
-        if os.path.lexists(path):
+        if is_there(path):
             back += 1
         elif named or there[root]:
             rows.append(row)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,8 @@ import pyarrow as pa
 
 from clipsearch.encoder import Encoder, Space, UInt8, load_encoder
 from clipsearch.errors import ImageError, ModelError, SpaceMismatchError
-from clipsearch.images import read_image
+from clipsearch.file_kinds import container_of
+from clipsearch.images import decode_image, read_image
 from clipsearch.manifest import Manifest, ShardRef
 from clipsearch.paths import PRESENT, relative_bytes
 from clipsearch.shards import Float16, Int64, as_numpy, read_tables
@@ -20,6 +23,7 @@ from clipsearch.vectors import read_vectors
 from indexer.check_shards import SoundShards, stem_of
 from indexer.check_tables import SoundTables
 from indexer.config import IndexConfig
+from indexer.containers import MemberReader
 from indexer.findings import Progress, Tally
 
 SAME_MACHINE_COSINE = 0.999  # decoded and computed as then: only the rounding to fp16 differs
@@ -75,6 +79,7 @@ def compare_sample(
         return
     config = IndexConfig.from_dict(manifest.config)
     done = 0
+    members = MemberReader()
     for ref in refs.values():
         inside = [item for item in drawn if ref.first_id <= item.id <= ref.last_id]
         if not inside:
@@ -82,7 +87,7 @@ def compare_sample(
         ids, stored = read_vectors(store, ref, encoder.space.dim)
         for start in range(0, len(inside), _BATCH):
             part = inside[start : start + _BATCH]
-            _compare(tally, encoder, ref, part, ids, stored, config, seed, sample)
+            _compare(tally, encoder, ref, part, ids, stored, config, members, seed, sample)
             done += len(part)
             on_progress("images", done, len(drawn))
 
@@ -117,11 +122,13 @@ def _draw(
         values = {name: paths.column(name)[int(row)].as_py() for name in _PATH_COLUMNS}
         path = os.path.join(manifest.root(values["root"]).path, relative_bytes(values["path"]))
         try:
-            here = os.stat(path)
+            container = container_of(path)
+            here = os.stat(container or path)
         except (OSError, ValueError):
             tally.not_there += 1
             continue
-        if (here.st_size, here.st_mtime_ns) != (values["size"], values["mtime_ns"]):
+        size = here.st_size if container is None else values["size"]
+        if (size, here.st_mtime_ns) != (values["size"], values["mtime_ns"]):
             tally.changed += 1
         elif values["id"] not in taken:
             taken.add(values["id"])
@@ -180,6 +187,7 @@ def _compare(
     ids: Int64,
     stored: Float16,
     config: IndexConfig,
+    members: MemberReader,
     seed: int,
     sample: int,
 ) -> None:
@@ -188,8 +196,15 @@ def _compare(
     kept: list[_Drawn] = []
     for item in part:
         try:
-            image = read_image(
-                item.path,
+            container = container_of(item.path)
+            read = (
+                functools.partial(read_image, item.path)
+                if container is None
+                else functools.partial(
+                    decode_image, members.read(container, Path(item.path)), item.path
+                )
+            )
+            image = read(
                 encoder.space.geometry,
                 decode=str(ref.recipe.get("decode", config.decode)),
                 max_megapixels=config.max_megapixels,

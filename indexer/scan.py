@@ -41,7 +41,9 @@ class Scan:
     ignored : how many other files there were, by extension or kind.
     scanned : every folder walked. offline : folders of the index that are not there now.
     absent : files (root, path) that were listed one by one and are not there.
-    unreadable : folders that could not be listed, with the reason.
+    unreadable : folders that could not be listed, and containers that could not be read or not
+    wholly, with the reason.
+    containers : the tars and Parquet files to look into that the walk came upon.
     passed_over : absolute paths of what was not looked at: hidden and excluded folders, excluded
     files, other indexes, and folders that could not be listed. Nothing there counts as gone.
     """
@@ -52,6 +54,7 @@ class Scan:
     offline: list[Region] = field(default_factory=list)
     absent: list[tuple[int, bytes]] = field(default_factory=list)
     unreadable: list[tuple[str, str]] = field(default_factory=list)
+    containers: list[Path] = field(default_factory=list)
     passed_over: set[str] = field(default_factory=set)
 
     @property
@@ -60,16 +63,23 @@ class Scan:
         return len(self.images) + sum(self.ignored.values())
 
 
-def scan(sources: Sources, roots: Sequence[Root], exclude: Sequence[str], index: Path) -> Scan:
+def scan(
+    sources: Sources,
+    roots: Sequence[Root],
+    exclude: Sequence[str],
+    index: Path,
+    containers: frozenset[bytes] = frozenset(),
+) -> Scan:
     """Look at ``sources``. Each file belongs to the deepest root that holds it.
 
     Hidden folders, other indexes and what ``exclude`` matches (a name, or a path relative to
     the folder) are passed over. Links to folders are followed, each real folder once. A folder
     of the index that is not there, or is there and holds nothing at all (the empty place where
-    a disk is mounted), is offline.
+    a disk is mounted), is offline. containers : absolute paths; where the walk finds one of these
+    files, it is noted to be looked into, as all others of their kind are not.
     """
     result = Scan()
-    walk = _Walk(roots, exclude, index, result)
+    walk = _Walk(roots, exclude, index, containers, result)
     for folder in sorted(sources.folders, key=lambda path: os.fsencode(path) + _SEPARATOR):
         regions = walk.regions(folder)
         (result.scanned if walk.folder(folder) else result.offline).extend(regions)
@@ -85,13 +95,19 @@ class _Walk:
     """One walk over several folders; each real folder is visited once."""
 
     def __init__(
-        self, roots: Sequence[Root], exclude: Sequence[str], index: Path, result: Scan
+        self,
+        roots: Sequence[Root],
+        exclude: Sequence[str],
+        index: Path,
+        containers: frozenset[bytes],
+        result: Scan,
     ) -> None:
         self.found = FileTableBuilder()
         self._roots = roots
         self._root_at = {os.fsencode(root.path): root.id for root in roots}
         self._exclude = exclude
         self._index = os.fsencode(index)
+        self._containers = containers
         self._result = result
         self._visited = _identity(self._index)  # passed over whatever path leads to it
 
@@ -158,6 +174,8 @@ class _Walk:
                 else:
                     ignored[_kind(info.st_mode)] += 1
             elif not is_folder:
+                if self._containers and self._is_container(os.path.join(directory, name)):
+                    continue
                 ignored[_extension(name)] += 1
             elif self._is_passed_over(os.path.join(directory, name), name):
                 self._result.passed_over.add(os.fsdecode(os.path.join(directory, name)))
@@ -180,6 +198,13 @@ class _Walk:
             self._result.unreadable.append((name, error.strerror or str(error)))
             self._result.passed_over.add(name)
             return None
+
+    def _is_container(self, path: bytes) -> bool:
+        """Whether ``path`` is a container to look into, which is noted then."""
+        if path not in self._containers or not os.path.isfile(path):
+            return False
+        self._result.containers.append(Path(os.fsdecode(path)))
+        return True
 
     def _is_passed_over(self, path: bytes, name: bytes) -> bool:
         if name.startswith((b".", b"@eaDir")) or path == self._index:

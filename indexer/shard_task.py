@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -18,12 +17,12 @@ from clipsearch.errors import ImageError, SpaceMismatchError
 from clipsearch.generation import cache_folder
 from clipsearch.images import DecodedImage
 from clipsearch.manifest import ShardRef
-from clipsearch.paths import relative_bytes
 from clipsearch.shards import IMAGE_SCHEMA, embedding_table, write_shard
 from clipsearch.store import LocalStore
 from clipsearch.thumbnails import write_thumbnails
 from indexer.config import IndexConfig
-from indexer.decode import decode_in_order, start_workers
+from indexer.containers import sources_of
+from indexer.decode import Source, decode_in_order, start_workers
 from indexer.file_table import FoundFile
 
 
@@ -48,9 +47,9 @@ class ShardTask:
     space_id: str
     config: IndexConfig
 
-    def absolute(self, found: FoundFile) -> str:
-        """Where a file of the task is."""
-        return os.path.join(self.roots[found.root], relative_bytes(found.path))
+    def sources(self) -> Iterator[Source]:
+        """Where the bytes of each file are, in order."""
+        return sources_of(self.files, self.roots)
 
 
 @dataclass(frozen=True)
@@ -117,7 +116,7 @@ def _decoded_batches(
     config = task.config
     threads = config.threads
     decoded = decode_in_order(
-        map(task.absolute, task.files),
+        task.sources(),
         encoder.space.geometry,
         decode=config.decode,
         max_megapixels=config.max_megapixels,

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clipsearch.errors import SourceError
-from clipsearch.file_kinds import IMAGE_EXTENSIONS
+from clipsearch.file_kinds import CONTAINER_EXTENSIONS, IMAGE_EXTENSIONS, container_of
 from clipsearch.manifest import MANIFEST_NAME, Manifest, Root
+from indexer.containers import check_container, refuse_packed
 
 PathName = str | os.PathLike[str]
 
@@ -20,46 +21,66 @@ class Sources:
 
     folders : to walk. gone : folders of the index that are not there now (a disk that is
     unplugged, or a folder that was removed). files : single files to look at, there or not.
+    containers : tars and Parquet files of images. members : single images in such.
     """
 
     folders: tuple[Path, ...] = ()
     gone: tuple[Path, ...] = ()
     files: tuple[Path, ...] = ()
+    containers: tuple[Path, ...] = ()
+    members: tuple[Path, ...] = ()
 
 
 def resolve_sources(
     sources: Sequence[PathName], roots: Sequence[Root] = (), listed: Iterable[PathName] = ()
 ) -> Sources:
-    """Tell folders and files apart.
+    """Tell folders, files and containers apart.
 
     sources : as the user named them; each must be there, or lie in one of ``roots``, the folders
     that the index knows. listed : files of a list, of which some may be gone by now.
 
-    Raises SourceError for what is missing, unreadable, an index, or no image and no folder.
+    Raises SourceError for what is missing, unreadable, an index, or holds no images.
     """
     folders: list[Path] = []
     gone: list[Path] = []
     files: list[Path] = []
+    containers: list[Path] = []
+    members: list[Path] = []
     for source in sources:
         if not os.fspath(source):
             raise SourceError("expected a folder of images, got an empty name")
         path = spelled_as_known(absolute_path(source), roots)
         if not path.exists():
+            if container_of(path) is not None:
+                members.append(path)
+                continue
             if not any(path.is_relative_to(root.path) for root in roots):
                 raise SourceError(f"no such folder: {source}")
             gone.append(path)
         elif not path.is_dir():
-            if not path.is_file() or path.suffix.lower() not in IMAGE_EXTENSIONS:
-                raise SourceError(f"expected a folder of images or an image, got {source}")
-            files.append(path)
+            ending = path.suffix.lower() if path.is_file() else ""
+            if ending in CONTAINER_EXTENSIONS:
+                check_container(path)
+                containers.append(path)
+            elif ending in IMAGE_EXTENSIONS:
+                files.append(path)
+            else:
+                refuse_packed(path)
+                raise SourceError(
+                    "expected a folder of images or an image, or a .tar or .parquet of images, "
+                    f"got {source}"
+                )
         elif (path / MANIFEST_NAME).is_file():
             raise SourceError(f"{source} is an index; name the folder of images instead")
         elif not os.access(path, os.R_OK | os.X_OK):
             raise SourceError(f"no permission to read the folder {source}")
         else:
             folders.append(path)
-    files.extend(spelled_as_known(absolute_path(name), roots) for name in listed)
-    return Sources(*(tuple(dict.fromkeys(paths)) for paths in (folders, gone, files)))
+    for name in listed:
+        path = spelled_as_known(absolute_path(name), roots)
+        (files if container_of(path) is None else members).append(path)
+    kinds = (folders, gone, files, containers, members)
+    return Sources(*(tuple(dict.fromkeys(paths)) for paths in kinds))
 
 
 def absolute_path(name: PathName) -> Path:
@@ -87,7 +108,8 @@ def assign_roots(manifest: Manifest, sources: Sources) -> tuple[Root, ...]:
     """The manifest's roots, with a new one for everything that lies in none of them."""
     roots = list(manifest.roots)
     next_id = manifest.next_root
-    outside = _folders_of(sources.files, [*roots, *(Root(-1, str(f)) for f in sources.folders)])
+    files = [*sources.files, *sources.containers, *filter(None, map(container_of, sources.members))]
+    outside = _folders_of(files, [*roots, *(Root(-1, str(f)) for f in sources.folders)])
     for folder in sorted([*sources.folders, *outside], key=lambda path: len(path.parts)):
         if not any(folder.is_relative_to(root.path) for root in roots):
             roots.append(Root(next_id, str(folder)))

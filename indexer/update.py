@@ -16,6 +16,7 @@ from clipsearch.paths import FORGOTTEN, MISSING
 from clipsearch.shards import Int64, as_numpy, int_array
 from clipsearch.vectors import VectorCache
 from indexer.commit import Committer, skipped_table
+from indexer.containers import Presence
 from indexer.file_table import binary_array, same_rows
 from indexer.known import KnownFiles, read_skipped
 from indexer.path_changes import PathChanges
@@ -219,6 +220,5 @@ def _by_whether_the_root_is_there(
 
 def _not_there(manifest: Manifest, known: KnownFiles, rows: Int64) -> Any:
     """(n,) bool."""
-    return np.array(
-        [not os.path.lexists(known.place(manifest, row)) for row in rows.tolist()], bool
-    )
+    is_there = Presence()
+    return np.array([not is_there(known.place(manifest, row)) for row in rows.tolist()], bool)

@@ -28,6 +28,7 @@ from clipsearch.cli.places import (
     moved_model_option,
 )
 from clipsearch.errors import ImageError, QueryError
+from clipsearch.file_kinds import container_of
 from clipsearch.records import Hits
 
 
@@ -153,7 +154,8 @@ def _print_hits(hits: Hits, output: str | None) -> int:
     else:
         lines = []
         for hit in hits:
-            note = "  (not there now)" if hit.missing or not os.path.lexists(hit.path) else ""
+            is_there = os.path.lexists(hit.path) or container_of(hit.path) is not None
+            note = "  (not there now)" if hit.missing or not is_there else ""
             note = f"  (+{len(hit.copies)} copies)" + note if hit.copies else note
             lines.append((f"{hit.score:.3f}", display_path(hit.path) + note))
         click.echo(table(("score", "image"), lines, "r"))
