@@ -67,6 +67,8 @@ class Manifest:
     ``images`` and, per space, ``embeddings`` are shards in order of their ids. ``paths`` are
     tables of which a later row for the same root and path supersedes an earlier one.
     ``deleted`` holds the ids that no longer count. ``config`` is how the index was built.
+    ``sources`` are the folders, and files that hold images, that were named to be indexed: what
+    is looked at when none is named. Each lies in a root; a root may be more than was named.
     """
 
     uuid: str
@@ -78,6 +80,7 @@ class Manifest:
     next_shard: int = 0
     next_root: int = 0
     roots: tuple[Root, ...] = ()
+    sources: tuple[str, ...] = ()
     default_space: str | None = None
     spaces: dict[str, Space] = field(default_factory=dict)
     images: tuple[ShardRef, ...] = ()
@@ -238,8 +241,13 @@ def _root(document: dict[str, Any]) -> Root:
 
 def _parse(document: dict[str, Any]) -> Manifest:
     recipes = document.get("recipes", {})
-    # All of these stood in the first manifests; a field of a later version needs a default here.
+    # All but these stood in the first manifests; a field of a later version needs a default here.
+    later = {"sources": [root["path"] for root in document["roots"]]}
+    document = {**later, **document}
     fields = {item.name: document[item.name] for item in dataclasses.fields(Manifest)}
+    fields["sources"] = tuple(document["sources"])
+    if not all(isinstance(source, str) for source in fields["sources"]):
+        raise ValueError("the sources are no paths")
     if str(uuid.UUID(document["uuid"])) != document["uuid"]:
         raise ValueError(f"{document['uuid']!r} is no uuid")
     fields["roots"] = tuple(_root(root) for root in document["roots"])

@@ -21,7 +21,14 @@ from indexer.plan import ALL_REASONS, RETRIED_REASONS, Plan, absolute, encode_by
 from indexer.report import Difference, Forecast
 from indexer.scan import Scan, scan
 from indexer.scan_containers import add_members, known_containers
-from indexer.sources import PathName, Sources, assign_roots, resolve_sources
+from indexer.sources import (
+    PathName,
+    Sources,
+    assign_roots,
+    regions_of,
+    resolve_sources,
+    topmost,
+)
 
 
 @dataclass(frozen=True)
@@ -44,22 +51,26 @@ def look(
     threads: int,
     retry: bool = False,
 ) -> Look:
-    """Scan ``sources`` and the ``listed`` files and compare. No sources at all are the folders
-    of the index. retry : try every skipped file again.
+    """Scan ``sources`` and the ``listed`` files and compare. No sources at all are those that
+    were named before, and the files that the index knows elsewhere. retry : try every skipped
+    file again.
 
     Raises SourceError for sources that are none, and when there is nothing to do with them.
     """
     store = LocalStore(place)
     listed = list(listed)
+    known = read_known(store, manifest)
     if not sources and not listed:
-        if not manifest.roots:
+        if not manifest.sources and not len(known):
             raise SourceError("no folder of images was named")
-        sources = [root.path for root in manifest.roots]
+        sources, listed = manifest.sources, _known_elsewhere(manifest, known)
     resolved = resolve_sources(sources, manifest.roots, listed)
     roots = assign_roots(manifest, resolved)
     next_root = max([manifest.next_root - 1, *(root.id for root in roots)]) + 1
-    manifest = dataclasses.replace(manifest, roots=roots, next_root=next_root)
-    known = read_known(store, manifest)
+    named = topmost([*map(Path, manifest.sources), *resolved.folders, *resolved.containers])
+    manifest = dataclasses.replace(
+        manifest, roots=roots, next_root=next_root, sources=tuple(map(str, named))
+    )
     containers = known_containers(manifest, known) | set(map(os.fsencode, resolved.containers))
     found = scan(resolved, roots, config.exclude, place, containers)
     add_members(found, resolved, roots, config.exclude, known, store, manifest)
@@ -74,9 +85,17 @@ def look(
     return Look(manifest, resolved, found, known, plan)
 
 
+def _known_elsewhere(manifest: Manifest, known: KnownFiles) -> list[PathName]:
+    """The files that the index knows and that lie in none of its sources: they came one by one."""
+    inside = known.below(
+        region for source in manifest.sources for region in regions_of(Path(source), manifest.roots)
+    )
+    return [known.place(manifest, row) for row in np.flatnonzero(~inside).tolist()]
+
+
 def _nothing_there(sources: Sources, found: Scan) -> str:
     if sources.gone:
-        return f"no such folder: {sources.gone[0]}"
+        return f"no such folder or file: {sources.gone[0]}"
     others = sum(found.ignored.values())
     if found.unreadable and not sources.folders:
         return "could not read {}: {}".format(*found.unreadable[0])

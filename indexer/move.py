@@ -140,6 +140,7 @@ def _rewrite(committer: Committer, source: Path, target: Path) -> None:
         skipped=replaced(skipped) if len(skipped) else None,
         roots=new_roots,
         next_root=next_root,
+        sources=tuple(str(_rebased(Path(path), source, target)) for path in manifest.sources),
     )
 
 

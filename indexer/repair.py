@@ -236,8 +236,9 @@ class _Mender:
         homeless = any(finding.kind == "no-place" for finding in after.findings)
         if not (self.work.next_run or homeless):
             return ""
-        roots = [root.path for root in self.work.manifest.roots]
-        return shlex.join(["clipsearch", "index", *roots, "--index", str(self.place)])
+        manifest = self.work.manifest
+        named = manifest.sources or [root.path for root in manifest.roots]
+        return shlex.join(["clipsearch", "index", *named, "--index", str(self.place)])
 
 
 def _highest_id(store: LocalStore, name: str) -> int:

@@ -18,7 +18,7 @@ from clipsearch.file_kinds import IMAGE_EXTENSIONS
 from clipsearch.manifest import MANIFEST_NAME, Root
 from indexer.file_table import FileTable, FileTableBuilder
 from indexer.known import Region
-from indexer.sources import Sources, root_of
+from indexer.sources import Sources, regions_of, root_of
 
 _ENDINGS = frozenset(os.fsencode(ending) for ending in IMAGE_EXTENSIONS)
 _SEPARATOR = os.fsencode(os.sep)
@@ -81,10 +81,10 @@ def scan(
     result = Scan()
     walk = _Walk(roots, exclude, index, containers, result)
     for folder in sorted(sources.folders, key=lambda path: os.fsencode(path) + _SEPARATOR):
-        regions = walk.regions(folder)
+        regions = regions_of(folder, roots)
         (result.scanned if walk.folder(folder) else result.offline).extend(regions)
     for folder in sources.gone:
-        result.offline.extend(walk.regions(folder))
+        result.offline.extend(regions_of(folder, roots))
     result.images = walk.found.table()
     if sources.files:
         _add_listed(result, sources.files, roots)
@@ -110,16 +110,6 @@ class _Walk:
         self._containers = containers
         self._result = result
         self._visited = _identity(self._index)  # passed over whatever path leads to it
-
-    def regions(self, folder: Path) -> list[Region]:
-        """What a walk of ``folder`` covers: its part of its root, and the roots inside it."""
-        root, below = root_of(folder, self._roots)
-        inner = [
-            (other.id, b"")
-            for other in self._roots
-            if other.id != root.id and Path(other.path).is_relative_to(folder)
-        ]
-        return [(root.id, below + b"/" if below else b""), *inner]
 
     def folder(self, top: Path) -> bool:
         """Walk ``top``; False when there is nothing in it, not even a folder."""

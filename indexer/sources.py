@@ -11,6 +11,7 @@ from clipsearch.errors import SourceError
 from clipsearch.file_kinds import CONTAINER_EXTENSIONS, IMAGE_EXTENSIONS, container_of
 from clipsearch.manifest import MANIFEST_NAME, Manifest, Root
 from indexer.containers import check_container, refuse_packed
+from indexer.known import Region
 
 PathName = str | os.PathLike[str]
 
@@ -55,7 +56,7 @@ def resolve_sources(
                 members.append(path)
                 continue
             if not any(path.is_relative_to(root.path) for root in roots):
-                raise SourceError(f"no such folder: {source}")
+                raise SourceError(f"no such folder or file: {source}")
             gone.append(path)
         elif not path.is_dir():
             ending = path.suffix.lower() if path.is_file() else ""
@@ -129,6 +130,25 @@ def _folders_of(files: Sequence[Path], roots: Sequence[Root]) -> list[Path]:
     except ValueError:  # on several drives
         return outside
     return outside if common == Path(common.anchor) else [common]
+
+
+def regions_of(folder: Path, roots: Sequence[Root]) -> list[Region]:
+    """What lies in ``folder``: its part of its root, and the roots inside it."""
+    root, below = root_of(folder, roots)
+    inner = [
+        (other.id, b"")
+        for other in roots
+        if other.id != root.id and Path(other.path).is_relative_to(folder)
+    ]
+    return [(root.id, below + b"/" if below else b""), *inner]
+
+
+def topmost(paths: Iterable[Path]) -> tuple[Path, ...]:
+    """Those of ``paths`` that lie in no other one, each once, in order."""
+    distinct = set(paths)
+    return tuple(
+        path for path in sorted(distinct) if not any(up in distinct for up in path.parents)
+    )
 
 
 def root_of(path: Path, roots: Sequence[Root]) -> tuple[Root, bytes]:

@@ -36,8 +36,8 @@ def watch_folders(
 
     own = str(place)
     while True:
-        roots = [root.path for root in read_manifest(LocalStore(place), str(place)).roots]
-        here = [root for root in roots if os.path.isdir(root)]
+        named = read_manifest(LocalStore(place), str(place)).sources
+        here = [source for source in named if os.path.exists(source)]
         if not here:
             time.sleep(_PATIENCE_SECONDS)
             continue
@@ -61,7 +61,7 @@ def watch_folders(
                 if report is not None and report.generation != told:
                     told = report.generation
                     tell(report)
-            if here != [root for root in roots if os.path.isdir(root)]:
+            if here != [source for source in named if os.path.exists(source)]:
                 break  # a disk came or went
 
 

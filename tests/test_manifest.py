@@ -180,6 +180,9 @@ def test_missing_field(store: LocalStore) -> None:
         del document[name]
         other = LocalStore(store.root / name)
         put_document(other, document)
+        if name == "sources":  # which the first manifests did not have: the roots stand in
+            assert read_manifest(other, "x").sources == tuple(root.path for root in FULL.roots)
+            continue
         with pytest.raises(IndexFormatError, match=name):
             read_manifest(other, "here")
 

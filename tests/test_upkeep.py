@@ -573,3 +573,25 @@ def test_watch_indexes_what_comes_and_goes(photos: Path, tmp_path: Path) -> None
         watcher.kill()
     assert "Traceback" not in log.read_text()
     assert "Everything that was indexed is saved" in log.read_text()
+
+
+def test_no_folder_named_walks_no_more_than_was_named(tmp_path: Path) -> None:
+    """A file of a list does not bring in what lies beside it."""
+    one, beside = scene(tmp_path / "home/1.jpg", 1), scene(tmp_path / "home/private/2.jpg", 2)
+    two = scene(tmp_path / "home/other/3.jpg", 3)
+    place = tmp_path / "x.index"
+    build_index([], place, listed=[one, two], encoder="mini")
+    assert manifest_of(place).sources == ()
+    one.unlink()
+    scene(two, 4)
+    expect(build_index([], place), new=1, found=1, missing=1)
+    build_index(tmp_path / "home" / "other", place)
+    assert manifest_of(place).sources == (str(tmp_path / "home" / "other"),)
+    scene(tmp_path / "home/other/5.jpg", 5)
+    expect(build_index([], place), new=1, found=2, missing=1)
+    assert str(beside) not in files(place)
+    build_index(tmp_path / "home", place)
+    assert manifest_of(place).sources == (str(tmp_path / "home"),)
+    assert str(beside) in files(place)
+    move(place, tmp_path / "home", tmp_path / "new home", force=True)
+    assert manifest_of(place).sources == (str(tmp_path / "new home"),)
