@@ -83,6 +83,7 @@ SKIPPED_SCHEMA = pa.schema(
         pa.field("reason", pa.string(), nullable=False),
         pa.field("message", pa.string(), nullable=False),
         pa.field("seen_at", _UTC, nullable=False),
+        pa.field("max_megapixels", pa.float64()),  # the limit then
     ]
 )
 """The images that could not be taken, and why."""

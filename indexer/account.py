@@ -92,6 +92,8 @@ def tell_forecast(plan: Forecast) -> None:
         say(f"Of these: {counts}.")
     for folder in plan.offline:
         say(f"{for_display(folder)} is not there now, or empty: its images stay searchable.")
+    if plan.not_there:
+        say(f"{counted(plan.not_there, 'listed file')} not there.")
     for folder, why in plan.unreadable[:_SHOWN]:
         say(f"Could not list {for_display(folder)}: {why}")
     say("Nothing was written: this was a dry run.")

@@ -100,6 +100,8 @@ def index(
         return NOTHING_FOUND
     flag = ctx.get_parameter_source("model") == click.core.ParameterSource.COMMANDLINE
     run = IndexRun(place, sources, listed or [], model, flag, device, settings, as_json)
+    if dry_run and watch:
+        raise click.UsageError("--dry-run looks once, --watch stays: say one of them")
     if dry_run:
         return run.preview()
     if watch:
@@ -236,18 +238,22 @@ class IndexRun:
 
     def _interrupted(self) -> str:
         """What to tell when a run was cut short: what is saved, and the command to go on with."""
-        words = ["clipsearch", "index", *self._sources, *(["-"] if self._listed else [])]
-        words += ["--index", str(self._place)]
-        if (self._place / "manifest.json").is_file():
-            saved = "Every finished part is saved and searchable"
-        else:
-            # Nothing was finished, so the index does not know yet how it was to be built.
+        is_begun = (self._place / "manifest.json").is_file()
+        saved = "Every finished part is saved and searchable"
+        if not is_begun:
             saved = "Nothing was finished yet"
-            words += ["--model", self._model] if self._model is not None else []
-            for name, value in self._given.items():
-                option = "--workers" if name == "decode_threads" else "--" + name.replace("_", "-")
-                for one in value if isinstance(value, tuple) else (value,):
-                    words += [option, str(one)]
+        if self._retry:
+            words = ["clipsearch", "failures", "--retry"]
+        else:
+            words = ["clipsearch", "index", *self._sources, *(["-"] if self._listed else [])]
+        words += ["--index", str(self._place)]
+        if not is_begun and self._model is not None:
+            words += ["--model", self._model]
+        # What was set is kept with the first part that is finished, and not before.
+        for name, value in self._given.items():
+            option = "--workers" if name == "decode_threads" else "--" + name.replace("_", "-")
+            for one in value if isinstance(value, tuple) else (value,):
+                words += [option, str(one)]
         return f"\nInterrupted. {saved}; go on with:\n  {shlex.join(words)}"
 
 

@@ -171,8 +171,10 @@ class Committer:
         return None if np.array_equal(new, old) else new
 
 
-def skipped_table(skipped: Iterable[SkippedFile], now: datetime) -> pa.Table:
-    """Rows for the skipped table."""
+def skipped_table(
+    skipped: Iterable[SkippedFile], now: datetime, max_megapixels: float | None
+) -> pa.Table:
+    """Rows for the skipped table. max_megapixels : the limit that they were held to."""
     rows = [
         {
             "root": lost.file.root,
@@ -183,6 +185,7 @@ def skipped_table(skipped: Iterable[SkippedFile], now: datetime) -> pa.Table:
             "reason": lost.reason,
             "message": lost.message,
             "seen_at": now,
+            "max_megapixels": max_megapixels,
         }
         for lost in skipped
     ]

@@ -18,6 +18,7 @@ from clipsearch.errors import ImageError, SourceError
 from clipsearch.file_kinds import IMAGE_EXTENSIONS, container_of
 from clipsearch.paths import relative_bytes
 from indexer.file_table import FoundFile
+from indexer.presence import is_gone
 
 if TYPE_CHECKING:
     from indexer.decode_messages import FilePart, Source
@@ -128,8 +129,8 @@ class Presence:
         self._labels: dict[Path, frozenset[bytes] | None] = {}
 
     def __call__(self, path: str | os.PathLike[str]) -> bool:
-        """Whether ``path`` is there; in a container that cannot be read, it is held to be."""
-        if os.path.lexists(path):
+        """Whether ``path`` is there; what cannot be looked at is held to be."""
+        if not is_gone(path):
             return True
         container = container_of(path)
         if container is None:

@@ -18,6 +18,7 @@ from indexer.config import IndexConfig
 from indexer.file_table import binary_array, same_rows
 from indexer.known import KnownFiles, read_known
 from indexer.plan import ALL_REASONS, RETRIED_REASONS, Plan, absolute, encode_bytes, make_plan
+from indexer.presence import holds_anything
 from indexer.report import Difference, Forecast
 from indexer.scan import Scan, scan
 from indexer.scan_containers import add_members, known_containers
@@ -78,10 +79,8 @@ def look(
         regions = [*found.scanned, *found.offline]
         if not known.below(regions).any():
             raise SourceError(_nothing_there(resolved, found))
-    retried = RETRIED_REASONS
-    if config.max_megapixels > IndexConfig.from_dict(manifest.config).max_megapixels:
-        retried |= {"too_large"}
-    plan = make_plan(found, store, manifest, known, threads, ALL_REASONS if retry else retried)
+    retried = ALL_REASONS if retry else RETRIED_REASONS
+    plan = make_plan(found, store, manifest, known, threads, retried, config.max_megapixels)
     return Look(manifest, resolved, found, known, plan)
 
 
@@ -114,7 +113,9 @@ def differences(seen: Look) -> Iterator[Difference]:
     left: dict[int, list[str]] = {}
     places = known.ids.tolist()
     gone = set(plan.vanished.tolist())
-    for row in [*plan.vanished.tolist(), *np.flatnonzero(known.missing).tolist()]:
+    away = [root.id for root in manifest.roots if not holds_anything(root.path)]
+    missing = np.flatnonzero(known.missing & ~np.isin(known.roots, away))
+    for row in [*plan.vanished.tolist(), *missing.tolist()]:
         left.setdefault(places[row], []).append(known.place(manifest, row))
     moved: set[str] = set()
     for row in plan.noted.tolist():
@@ -157,6 +158,7 @@ def forecast(seen: Look, place: Path) -> Forecast:
         ignored=sum(seen.scan.ignored.values()),
         changes=counts,
         offline=offline_folders(seen),
+        not_there=len(seen.scan.absent) - known_absent(seen),
         unreadable=tuple(seen.scan.unreadable),
     )
 

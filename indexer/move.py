@@ -14,13 +14,13 @@ import pyarrow as pa
 from clipsearch.errors import OptionError
 from clipsearch.file_kinds import CONTAINER_EXTENSIONS
 from clipsearch.manifest import Manifest, Root
-from clipsearch.paths import MISSING, PRESENT, read_paths, relative_bytes
+from clipsearch.paths import PRESENT, read_paths, relative_bytes
 from clipsearch.shards import int_array
 from indexer.commit import Committer
 from indexer.containers import Presence
 from indexer.file_table import binary_array
 from indexer.known import KnownFiles, read_known, read_skipped
-from indexer.sources import absolute_path, root_of
+from indexer.sources import absolute_path, root_of, spelled_as_known
 from indexer.writing import writing
 
 _LOOKED_FOR = 200
@@ -46,16 +46,16 @@ def move(
     """Say that what was in the folder ``old`` is in ``new`` now. No image is read or encoded.
 
     old : a folder of the index, one inside it, or one above it; it need not be there.
-    force : also when none of the files is to be found at the new place.
+    force : also when files are still in ``old``, or most are not in ``new``.
 
-    Raises OptionError when the index knows nothing in ``old``, or nothing of it is in ``new``;
-    and as ``writing`` does.
+    Raises OptionError when the index knows nothing in ``old``, or what it knows there is not in
+    ``new`` now; and as ``writing`` does.
     """
-    source, target = absolute_path(old), absolute_path(new)
-    if source == target:
-        raise OptionError(f"expected two different folders, got {source} twice")
     with writing(index) as committer:
         manifest = committer.manifest
+        source, target = (spelled_as_known(absolute_path(p), manifest.roots) for p in (old, new))
+        if source == target:
+            raise OptionError(f"expected two different folders, got {source} twice")
         known = read_known(committer.store, manifest)
         rows = np.array(
             [row for root in manifest.roots for row in _rows_in(manifest, known, root, source)],
@@ -66,16 +66,30 @@ def move(
             raise OptionError(f"the index knows no file in {source}; its folders are {names}")
         sample = random.sample(rows.tolist(), min(_LOOKED_FOR, len(rows)))
         is_there = Presence()
+        places = [Path(known.place(manifest, row)) for row in sample]
+        still = sum(map(is_there, places))
         there = sum(
-            is_there(_rebased(Path(known.place(manifest, row)), source, target)) for row in sample
+            is_there(place) and _may_be(place, int(known.sizes[row]))
+            for row, place in zip(
+                sample, (_rebased(place, source, target) for place in places), strict=True
+            )
         )
-        if not there and not force:
+        if not force and (still or 2 * there < len(sample)):
+            what = f"{still:,} are still in {source}" if still else f"{there:,} are in {target}"
             raise OptionError(
-                f"none of {len(sample):,} files from {source} is in {target}, so nothing was "
-                "changed (--force moves them all the same)"
+                f"of {len(sample):,} files looked for, {what}: nothing was changed (--force moves "
+                "them in the index all the same)"
             )
         _rewrite(committer, source, target)
         return Moved(len(rows), len(sample), there)
+
+
+def _may_be(place: Path, size: int) -> bool:
+    """Whether a file that is there may be one of ``size`` bytes; in a tar, nobody looks."""
+    try:
+        return os.stat(place).st_size == size
+    except OSError:
+        return True
 
 
 def _rebased(path: Path, source: Path, target: Path) -> Path:
@@ -115,11 +129,13 @@ def _rewrite(committer: Committer, source: Path, target: Path) -> None:
     new_roots = tuple(roots.values())
 
     def replaced(table: pa.Table) -> pa.Table:
-        ids, paths = [], []
+        ids, paths, moved = [], [], []
         pairs = zip(table.column("root").to_pylist(), table.column("path").to_pylist(), strict=True)
         for root_id, path in pairs:
             old = Path(manifest.root(root_id).path, relative_bytes(path))
-            root, below = root_of(_rebased(old, source, target), new_roots)
+            new = _rebased(old, source, target)
+            root, below = root_of(new, new_roots)
+            moved.append(new != old)
             ids.append(root.id)
             paths.append(below)
         names = pa.array([path.decode("utf-8", "replace") for path in paths], pa.string())
@@ -132,11 +148,11 @@ def _rewrite(committer: Committer, source: Path, target: Path) -> None:
             table = table.set_column(
                 table.schema.get_field_index(name), table.schema.field(name), column
             )
-        return table
+        return _one_of_each(table, moved)
 
     skipped = read_skipped(committer.store, manifest)
     committer.replace_paths(
-        _one_of_each(replaced(read_paths(committer.store, manifest))),
+        replaced(read_paths(committer.store, manifest)),
         skipped=replaced(skipped) if len(skipped) else None,
         roots=new_roots,
         next_root=next_root,
@@ -144,14 +160,14 @@ def _rewrite(committer: Committer, source: Path, target: Path) -> None:
     )
 
 
-def _one_of_each(table: pa.Table) -> pa.Table:
-    """Where two files have come to the same path, the one that is present counts."""
-    keys = list(
-        zip(table.column("root").to_pylist(), table.column("path").to_pylist(), strict=True)
-    )
-    states = table.column("state").to_pylist()
-    best: dict[tuple[int, bytes], int] = {}
+def _one_of_each(table: pa.Table, moved: list[bool]) -> pa.Table:
+    """Where two files have come to the same path, one counts: the one that is present, and then
+    the one that was there before."""
+    keys = zip(table.column("root").to_pylist(), table.column("path").to_pylist(), strict=True)
+    is_paths = "state" in table.column_names
+    states = table.column("state").to_pylist() if is_paths else [PRESENT] * len(table)
+    best: dict[tuple[int, bytes], tuple[bool, bool, int]] = {}
     for row, key in enumerate(keys):
-        if key not in best or (states[best[key]] == MISSING and states[row] == PRESENT):
-            best[key] = row
-    return table.take(int_array(np.array(sorted(best.values()), np.int64)))
+        rank = (states[row] != PRESENT, moved[row], row)
+        best[key] = min(best.get(key, rank), rank)
+    return table.take(int_array(np.array(sorted(row for _, _, row in best.values()), np.int64)))

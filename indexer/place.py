@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -48,6 +49,8 @@ def make_folder(place: Path) -> bool:
         is_new = not place.is_dir()
         make_durable_folder(place)
     except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise  # told as wherever else the disk is full
         raise OptionError(f"cannot make the index folder {place}: {error.strerror}") from error
     if not os.access(place, os.W_OK):
         raise OptionError(f"no permission to write to the index at {place}")

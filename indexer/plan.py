@@ -86,13 +86,15 @@ def make_plan(
     known: KnownFiles,
     threads: int,
     retried: frozenset[str] = RETRIED_REASONS,
+    max_megapixels: float | None = None,
 ) -> Plan:
     """Tell new, changed, moved, copied, vanished and unchanged files apart.
 
     Path, size and time of change decide first. Only a file that is new or changed *and* as
     long as some other content is read and hashed here; all others are hashed when they are
     read to be encoded. ``retried`` are the reasons for which a skipped file is tried again
-    although it has not changed.
+    although it has not changed. max_megapixels : the limit now; what was too large for a lower
+    one is tried again as well.
     """
     images = scan.images
     plan = Plan(same_rows(images.roots, images.paths, known.roots, known.paths))
@@ -108,7 +110,7 @@ def make_plan(
     returned = there[known.missing[before]]
     fresh = np.flatnonzero(plan.ids < 0)
     if len(fresh):
-        was_skipped = _skipped_before(plan, images, fresh, store, manifest, retried)
+        was_skipped = _skipped_before(plan, images, fresh, store, manifest, retried, max_megapixels)
         fresh = images.in_reading_order(np.setdiff1d(fresh, plan.skipped))
         _group_by_content(plan, images, fresh, store, manifest, threads)
         tried = np.isin(plan.encode, was_skipped)
@@ -126,6 +128,7 @@ def _skipped_before(
     store: Store,
     manifest: Manifest,
     retried: frozenset[str],
+    max_megapixels: float | None,
 ) -> Int64:
     """The rows of ``fresh`` that were skipped before. Those that are to stay so are put into
     ``plan.skipped``."""
@@ -145,6 +148,10 @@ def _skipped_before(
         & (as_numpy(table.column("mtime_ns"))[rows] == images.mtimes[tried])
         & ~np.isin(reasons.astype(str), sorted(retried))
     )
+    if max_megapixels is not None:
+        limits = table.column("max_megapixels").to_pylist()
+        too_large = np.array([limit is not None and limit < max_megapixels for limit in limits])
+        as_it_was &= ~(too_large[rows] & (reasons == "too_large"))
     plan.skipped = tried[as_it_was]
     again: Int64 = tried[~as_it_was]
     return again

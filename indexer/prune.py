@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,8 @@ from clipsearch.store import LocalStore
 from indexer.containers import Presence
 from indexer.known import KnownFiles, read_known
 from indexer.path_changes import PathChanges
-from indexer.sources import absolute_path
+from indexer.presence import holds_anything
+from indexer.sources import absolute_path, spelled_as_known
 from indexer.writing import writing
 
 
@@ -27,13 +29,16 @@ class Pruned:
 
     files : missing files forgotten. images : images that no file holds any longer; they are
     found no more. back : files noted as missing that are there again (an ``index`` run will see
-    them). kept : missing files left alone, by folder, because that folder is not there now.
+    them). kept : missing files left alone, by folder, because that folder is not there now, or
+    is empty as the place of a disk is. gone : of the files forgotten, how many were in which
+    folder that is there no more, as whole.
     """
 
     files: int
     images: int
     back: int
     kept: dict[str, int]
+    gone: dict[str, int]
     paths: tuple[Path, ...]
 
 
@@ -48,14 +53,13 @@ def prune(
 
     Raises OptionError for a folder that the index does not know, and as ``writing`` does.
     """
-    wanted = [absolute_path(folder) for folder in folders]
     if dry_run:
         store = LocalStore(Path(index))
         manifest = read_manifest(store, str(index))
-        return _choose(manifest, read_known(store, manifest), wanted)[1]
+        return _choose(manifest, read_known(store, manifest), folders)[1]
     with writing(index) as committer:
         known = read_known(committer.store, committer.manifest)
-        rows, pruned = _choose(committer.manifest, known, wanted)
+        rows, pruned = _choose(committer.manifest, known, folders)
         if len(rows):
             changes = PathChanges(committer.now)
             changes.again(known, rows, FORGOTTEN)
@@ -63,7 +67,10 @@ def prune(
         return pruned
 
 
-def _choose(manifest: Manifest, known: KnownFiles, wanted: Sequence[Path]) -> tuple[Int64, Pruned]:
+def _choose(
+    manifest: Manifest, known: KnownFiles, folders: Sequence[str | os.PathLike[str]]
+) -> tuple[Int64, Pruned]:
+    wanted = [spelled_as_known(absolute_path(folder), manifest.roots) for folder in folders]
     for folder in wanted:
         if not any(
             folder.is_relative_to(root.path) or Path(root.path).is_relative_to(folder)
@@ -71,36 +78,54 @@ def _choose(manifest: Manifest, known: KnownFiles, wanted: Sequence[Path]) -> tu
         ):
             names = ", ".join(root.path for root in manifest.roots)
             raise OptionError(f"{folder} is in none of the folders of the index ({names})")
-    kept: dict[str, int] = {}
     back = 0
+    kept: Counter[str] = Counter()
+    gone: Counter[str] = Counter()
     rows: list[int] = []
     paths: list[Path] = []
     is_there = Presence()
-    there = {root.id: _holds_anything(root.path) for root in manifest.roots}
+    where = _Whereabouts()
     for row in np.flatnonzero(known.missing).tolist():
         path = Path(known.place(manifest, row))
         named = any(path.is_relative_to(folder) for folder in wanted)
-        root = int(known.roots[row])
         if wanted and not named:
             continue
         if is_there(path):
             back += 1
-        elif named or there[root]:
-            rows.append(row)
-            paths.append(path)
-        else:
-            name = manifest.root(root).path
-            kept[name] = kept.get(name, 0) + 1
+            continue
+        away, topmost = where.of(path.parent, manifest.root(int(known.roots[row])).path)
+        if away is not None and not named:
+            kept[away] += 1
+            continue
+        rows.append(row)
+        paths.append(path)
+        if topmost is not None:
+            gone[topmost] += 1
     chosen = np.array(rows, np.int64)
     held = np.delete(known.ids, chosen)
     images = len(np.setdiff1d(known.ids[chosen], held))
-    return chosen, Pruned(len(rows), images, back, kept, tuple(paths))
+    return chosen, Pruned(len(rows), images, back, dict(kept), dict(gone), tuple(paths))
 
 
-def _holds_anything(folder: str) -> bool:
-    """Whether a folder is there; the empty place where a disk is mounted is not the disk."""
-    try:
-        with os.scandir(folder) as entries:
-            return next(entries, None) is not None
-    except OSError:
-        return False
+class _Whereabouts:
+    """What has become of the folders that files were in; each is looked at once."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[Path, str], tuple[str | None, str | None]] = {}
+
+    def of(self, folder: Path, root: str) -> tuple[str | None, str | None]:
+        """(the place of a disk that may be away, the topmost folder that is there no more), of
+        which one may be None, or both."""
+        key = (folder, root)
+        if key not in self._known:
+            self._known[key] = self._look(folder, Path(root))
+        return self._known[key]
+
+    def _look(self, folder: Path, root: Path) -> tuple[str | None, str | None]:
+        if not holds_anything(root):
+            return str(root), None
+        topmost = None
+        while folder != root and not os.path.isdir(folder) and folder.parent != folder:
+            topmost, folder = str(folder), folder.parent
+        is_empty = folder != root and not holds_anything(folder)
+        return (str(folder) if is_empty else None), topmost

@@ -64,6 +64,7 @@ class Forecast:
     ignored: int
     changes: dict[str, int] = field(default_factory=dict)
     offline: tuple[str, ...] = ()
+    not_there: int = 0
     unreadable: tuple[tuple[str, str], ...] = ()
 
 

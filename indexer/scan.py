@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from clipsearch.file_kinds import IMAGE_EXTENSIONS
-from clipsearch.manifest import MANIFEST_NAME, Root
+from clipsearch.manifest import Root
 from indexer.file_table import FileTable, FileTableBuilder
 from indexer.known import Region
+from indexer.presence import holds_anything, is_gone_error, is_index, look_at
 from indexer.sources import Sources, regions_of, root_of
 
 _ENDINGS = frozenset(os.fsencode(ending) for ending in IMAGE_EXTENSIONS)
@@ -29,6 +30,9 @@ _KINDS = {
     stat.S_IFBLK: "device",
     stat.S_IFDIR: "folder",
 }
+
+_UNKNOWN = (0, 0, 0)
+"""Size, time of change and inode of a file that is there and cannot be looked at."""
 
 _Entry = tuple[bytes, os.DirEntry[bytes]]
 
@@ -81,8 +85,10 @@ def scan(
     result = Scan()
     walk = _Walk(roots, exclude, index, containers, result)
     for folder in sorted(sources.folders, key=lambda path: os.fsencode(path) + _SEPARATOR):
-        regions = regions_of(folder, roots)
-        (result.scanned if walk.folder(folder) else result.offline).extend(regions)
+        walk.folder(folder)
+        for region in regions_of(folder, roots):
+            there = holds_anything(_place(region, roots))
+            (result.scanned if there else result.offline).append(region)
     for folder in sources.gone:
         result.offline.extend(regions_of(folder, roots))
     result.images = walk.found.table()
@@ -111,14 +117,14 @@ class _Walk:
         self._result = result
         self._visited = _identity(self._index)  # passed over whatever path leads to it
 
-    def folder(self, top: Path) -> bool:
-        """Walk ``top``; False when there is nothing in it, not even a folder."""
+    def folder(self, top: Path) -> None:
+        """Walk ``top``."""
         root, below = root_of(top, self._roots)
         start = (os.fsencode(top), root.id, below + b"/" if below else b"")
         self._top = os.path.join(start[0], b"")
         entries = self._listing(start[0])
         if entries is None:
-            return True  # seen before, or not to be read: either way it is there
+            return
         stack = [(*start, iter(entries))]
         while stack:
             directory, root_id, prefix, rest = stack[-1]
@@ -134,7 +140,6 @@ class _Walk:
                 stack.append((path, self._root_at[path], b"", iter(listed)))
             else:
                 stack.append((path, root_id, prefix + inner + b"/", iter(listed)))
-        return bool(entries)
 
     def _files(
         self, entries: Iterator[_Entry], directory: bytes, root: int, prefix: bytes
@@ -145,7 +150,7 @@ class _Walk:
         for sorted_as, entry in entries:
             name = entry.name
             is_folder = sorted_as.endswith(b"/")
-            if self._exclude and self._is_excluded(os.path.join(directory, name), name):
+            if self._exclude and self._is_excluded(directory, prefix + name, name):
                 self._result.passed_over.add(os.fsdecode(os.path.join(directory, name)))
                 continue
             dot = name.rfind(b".")
@@ -156,8 +161,11 @@ class _Walk:
                     continue
                 try:
                     info = entry.stat()
-                except OSError:  # a broken link, or gone since it was listed
-                    ignored["broken link"] += 1
+                except OSError as error:
+                    if is_gone_error(error):  # a broken link, or gone since it was listed
+                        ignored["broken link"] += 1
+                    else:  # the decoder will say why
+                        add(root, prefix + name, *_UNKNOWN)
                     continue
                 if stat.S_ISREG(info.st_mode):
                     add(root, prefix + name, info.st_size, info.st_mtime_ns, info.st_ino)
@@ -199,16 +207,13 @@ class _Walk:
     def _is_passed_over(self, path: bytes, name: bytes) -> bool:
         if name.startswith((b".", b"@eaDir")) or path == self._index:
             return True
-        manifest = os.path.join(path, os.fsencode(MANIFEST_NAME))
-        return name.endswith(b".index") and os.path.isfile(manifest)
+        return name.endswith(b".index") and is_index(path)
 
-    def _is_excluded(self, path: bytes, name: bytes) -> bool:
-        shown = os.fsdecode(name)
-        relative = os.fsdecode(path.removeprefix(self._top)).replace(os.sep, "/")
-        return any(
-            fnmatch.fnmatch(shown, pattern) or fnmatch.fnmatch(relative, pattern)
-            for pattern in self._exclude
-        )
+    def _is_excluded(self, directory: bytes, below_root: bytes, name: bytes) -> bool:
+        path = os.path.join(directory, name)
+        below_top = os.fsdecode(path.removeprefix(self._top)).replace(os.sep, "/")
+        names = (os.fsdecode(name), below_top, os.fsdecode(below_root))
+        return any(fnmatch.fnmatch(name, pattern) for name in names for pattern in self._exclude)
 
 
 def _sorting_name(entry: os.DirEntry[bytes]) -> bytes:
@@ -236,20 +241,44 @@ def _identity(folder: bytes) -> set[tuple[int, int]]:
     return {(info.st_dev, info.st_ino)} if info.st_ino else set()
 
 
+def _place(region: Region, roots: Sequence[Root]) -> str:
+    root, prefix = region
+    path = next(other.path for other in roots if other.id == root)
+    return os.path.join(path, os.fsdecode(prefix))
+
+
+def is_passed_over(folder: Path, top: Path, exclude: Sequence[str]) -> bool:
+    """Whether a walk of ``top`` would not come to ``folder`` inside it."""
+    for part in (folder, *folder.parents):
+        if part == top:
+            return False
+        below = part.relative_to(top).as_posix()
+        if part.name.startswith((".", "@eaDir")) or (part.suffix == ".index" and is_index(part)):
+            return True
+        if any(
+            fnmatch.fnmatch(name, pattern) for name in (part.name, below) for pattern in exclude
+        ):
+            return True
+    return False
+
+
 def _add_listed(result: Scan, files: Sequence[Path], roots: Sequence[Root]) -> None:
     """Look at single files, in whatever order they were listed."""
     rows: dict[tuple[int, bytes], tuple[int, int, int]] = {}
     for path in files:
-        if path.suffix.lower() not in IMAGE_EXTENSIONS:
-            result.ignored["folder" if path.is_dir() else _extension(os.fsencode(path.name))] += 1
-            continue
         root, below = root_of(path, roots)
         try:
-            info = path.stat()
-        except OSError:
-            result.absent.append((root.id, below))
+            info = look_at(path)
+        except OSError:  # the decoder will say why
+            rows[root.id, below] = _UNKNOWN
             continue
-        if stat.S_ISREG(info.st_mode):
+        if info is None:
+            result.absent.append((root.id, below))
+        elif path.suffix.lower() not in IMAGE_EXTENSIONS or path.name.startswith("._"):
+            is_folder = stat.S_ISDIR(info.st_mode)
+            name = "._*" if path.name.startswith("._") else _extension(os.fsencode(path.name))
+            result.ignored["folder" if is_folder else name] += 1
+        elif stat.S_ISREG(info.st_mode):
             rows[root.id, below] = (info.st_size, info.st_mtime_ns, info.st_ino)
         else:
             result.ignored[_kind(info.st_mode)] += 1

@@ -127,6 +127,9 @@ def _decoded_batches(
     )
     batch: list[tuple[FoundFile, int, DecodedImage]] = []
     for position, (found, image) in enumerate(zip(task.files, decoded, strict=True)):
+        if not isinstance(image, ImageError) and image.size != found.size:
+            # Another content than the plan compared, which the index may hold under another id.
+            image = ImageError("unreadable", "the file changed while the run went on: run again")
         if isinstance(image, ImageError):
             skipped.append(SkippedFile(found, image.reason, str(image)))
             if progress is not None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from clipsearch.errors import SourceError
 from clipsearch.file_kinds import CONTAINER_EXTENSIONS, IMAGE_EXTENSIONS, container_of
-from clipsearch.manifest import MANIFEST_NAME, Manifest, Root
+from clipsearch.manifest import Manifest, Root
 from indexer.containers import check_container, refuse_packed
 from indexer.known import Region
+from indexer.presence import is_index, look_at
 
 PathName = str | os.PathLike[str]
 
@@ -20,9 +22,10 @@ PathName = str | os.PathLike[str]
 class Sources:
     """Absolute paths.
 
-    folders : to walk. gone : folders of the index that are not there now (a disk that is
-    unplugged, or a folder that was removed). files : single files to look at, there or not.
-    containers : tars and Parquet files of images. members : single images in such.
+    folders : to walk. gone : folders of the index that are not there now, or out of reach (a
+    disk that is unplugged, a network drive that is dead, a folder that was removed). files :
+    single files to look at, there or not. containers : tars and Parquet files of images.
+    members : single images in such.
     """
 
     folders: tuple[Path, ...] = ()
@@ -48,18 +51,24 @@ def resolve_sources(
     containers: list[Path] = []
     members: list[Path] = []
     for source in sources:
-        if not os.fspath(source):
-            raise SourceError("expected a folder of images, got an empty name")
         path = spelled_as_known(absolute_path(source), roots)
-        if not path.exists():
+        is_known = any(path.is_relative_to(root.path) for root in roots)
+        try:
+            found = look_at(path)
+        except OSError as error:
+            if not is_known:
+                raise SourceError(f"cannot read {_shown(source)}: {error.strerror}") from error
+            gone.append(path)
+            continue
+        if found is None:
             if container_of(path) is not None:
                 members.append(path)
-                continue
-            if not any(path.is_relative_to(root.path) for root in roots):
-                raise SourceError(f"no such folder or file: {source}")
-            gone.append(path)
-        elif not path.is_dir():
-            ending = path.suffix.lower() if path.is_file() else ""
+            elif not is_known:
+                raise SourceError(f"no such folder or file: {_shown(source)}")
+            else:
+                (files if path.suffix.lower() in IMAGE_EXTENSIONS else gone).append(path)
+        elif not stat.S_ISDIR(found.st_mode):
+            ending = path.suffix.lower() if stat.S_ISREG(found.st_mode) else ""
             if ending in CONTAINER_EXTENSIONS:
                 check_container(path)
                 containers.append(path)
@@ -71,12 +80,14 @@ def resolve_sources(
                     "expected a folder of images or an image, or a .tar or .parquet of images, "
                     f"got {source}"
                 )
-        elif (path / MANIFEST_NAME).is_file():
+        elif is_index(path):
             raise SourceError(f"{source} is an index; name the folder of images instead")
-        elif not os.access(path, os.R_OK | os.X_OK):
-            raise SourceError(f"no permission to read the folder {source}")
-        else:
+        elif os.access(path, os.R_OK | os.X_OK):
             folders.append(path)
+        elif is_known:
+            gone.append(path)
+        else:
+            raise SourceError(f"no permission to read the folder {source}")
     for name in listed:
         path = spelled_as_known(absolute_path(name), roots)
         (files if container_of(path) is None else members).append(path)
@@ -84,8 +95,19 @@ def resolve_sources(
     return Sources(*(tuple(dict.fromkeys(paths)) for paths in kinds))
 
 
+def _shown(name: PathName) -> str:
+    """A name for a message, which may be a whole file that came in as a list of names."""
+    text = os.fspath(name)
+    return text if len(text) <= 200 else text[:200] + "..."
+
+
 def absolute_path(name: PathName) -> Path:
-    """``name`` as an absolute path, ~ for the home folder; links are left as they are."""
+    """``name`` as an absolute path, ~ for the home folder; links are left as they are.
+
+    Raises SourceError for an empty name, which would be the current folder.
+    """
+    if not os.fspath(name):
+        raise SourceError("expected a folder, got an empty name")
     return Path(os.path.abspath(os.path.expanduser(name)))
 
 
@@ -95,7 +117,7 @@ def spelled_as_known(path: Path, roots: Sequence[Root]) -> Path:
     if not roots or any(path.is_relative_to(root.path) for root in roots):
         return path
     # A file that is a link belongs where the link is, not where it leads.
-    folder = path if path.is_dir() else path.parent
+    folder = path if os.path.isdir(path) else path.parent
     real = Path(os.path.normcase(os.path.realpath(folder)))
     for root in roots:
         known = Path(os.path.normcase(os.path.realpath(root.path)))

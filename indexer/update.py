@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ from indexer.file_table import binary_array, same_rows
 from indexer.known import KnownFiles, read_skipped
 from indexer.path_changes import PathChanges
 from indexer.plan import RETRIED_REASONS, Plan
+from indexer.presence import holds_anything
 from indexer.scan import Scan
 
 if TYPE_CHECKING:
@@ -112,6 +112,9 @@ class Update:
             copies = plan.same_as.get(lost.file.row)
             skipped.append(lost)
             if copies is not None:
+                if lost.reason in RETRIED_REASONS:  # which says nothing of the copies
+                    message = f"another file of the same content was {lost.reason}: run again"
+                    lost = SkippedFile(lost.file, "unreadable", message)
                 skipped.extend(
                     dataclasses.replace(lost, file=place)
                     for place in self._scan.images.files(copies.rows)
@@ -121,11 +124,12 @@ class Update:
         plan.ids[taken] = ids
         changes.present(self._scan.images, taken, plan.ids[taken], known, plan.match)
         for state in (MISSING, FORGOTTEN):
-            # What cannot be read just now may be what it was; else what was here is gone.
+            # What is there and cannot be read just now may be what it was. What vanished is
+            # missing; what holds another content, which is no image, is known no more.
             before = [
                 int(plan.match[lost.file.row])
                 for lost in skipped
-                if (lost.reason in RETRIED_REASONS) == (state == MISSING)
+                if lost.reason != "unreadable" and (lost.reason == "vanished") == (state == MISSING)
             ]
             old = np.array([row for row in before if row >= 0], np.int64)
             changes.again(known, old, state)
@@ -181,7 +185,8 @@ class Update:
         stays = self._none_of(table, rows)
         if not skipped and len(stays) == len(table):
             return None
-        new = skipped_table(skipped, self._committer.now)
+        limit = self._committer.manifest.config.get("max_megapixels")
+        new = skipped_table(skipped, self._committer.now, limit)
         return pa.concat_tables([table.take(int_array(stays)), new])
 
     def _none_of(self, table: pa.Table, rows: Int64) -> Int64:
@@ -215,7 +220,7 @@ def _by_whether_the_root_is_there(
     for root in manifest.roots:
         of_root = rows[known.roots[rows] == root.id]
         if len(of_root):
-            yield (FORGOTTEN if os.path.isdir(root.path) else MISSING), of_root
+            yield (FORGOTTEN if holds_anything(root.path) else MISSING), of_root
 
 
 def _not_there(manifest: Manifest, known: KnownFiles, rows: Int64) -> Any:

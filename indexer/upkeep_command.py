@@ -31,8 +31,9 @@ def prune(
     """Forget files that were not there at the last scan, and are not there now.
 
     Images that no other file holds are found no more; 'clipsearch compact' then frees their
-    room. Missing files below a folder that is not there at all - a disk that is unplugged - are
-    left alone unless that FOLDER is named. No photo is ever touched.
+    room. Where a disk may only be unplugged - a folder that was named to be indexed is not there,
+    or one that held files is there and empty - they are left alone unless that FOLDER is named.
+    No photo is ever touched.
     """
     from indexer.prune import prune as forget
 
@@ -40,9 +41,11 @@ def prune(
     plan = forget(place, folders, dry_run=True)
     for folder, count in plan.kept.items():
         _say(
-            f"{for_display(folder)} is not there now: its {counted(count, 'missing file')} are "
-            "kept (name the folder to forget them)."
+            f"{for_display(folder)} is not there now, or empty: its "
+            f"{counted(count, 'missing file')} are kept (name the folder to forget them)."
         )
+    for folder, count in plan.gone.items():
+        _say(f"{for_display(folder)} is there no more, with {counted(count, 'file')} in it.")
     if plan.back:
         _say(f"{counted(plan.back, 'file')} there again: 'clipsearch index' will note that.")
     if dry_run and not as_json:

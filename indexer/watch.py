@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from clipsearch.errors import IndexLockedError, SourceError
 from clipsearch.manifest import read_manifest
 from clipsearch.store import LocalStore
+from indexer.config import IndexConfig
 from indexer.report import BuildReport
+from indexer.scan import is_passed_over
+from indexer.sources import topmost
 
 _QUIET_MS = 1_600
 _LONGEST_MS = 30_000
@@ -34,9 +37,10 @@ def watch_folders(
     """
     import watchfiles
 
-    own = str(place)
+    own = os.path.join(place, "")
     while True:
-        named = read_manifest(LocalStore(place), str(place)).sources
+        manifest = read_manifest(LocalStore(place), str(place))
+        named, exclude = manifest.sources, IndexConfig.from_dict(manifest.config).exclude
         here = [source for source in named if os.path.exists(source)]
         if not here:
             time.sleep(_PATIENCE_SECONDS)
@@ -55,7 +59,8 @@ def watch_folders(
                 next_rescan = time.monotonic() + _RESCAN_SECONDS
                 sources: tuple[str, ...] | None = ()  # all folders of the index
             else:
-                sources = folders_to_look_at((path for _, path in changes), here) or None
+                paths = (path for _, path in changes)
+                sources = folders_to_look_at(paths, here, exclude) or None
             if sources is not None:
                 report = _build_when_free(build, sources)
                 if report is not None and report.generation != told:
@@ -65,35 +70,41 @@ def watch_folders(
                 break  # a disk came or went
 
 
-def folders_to_look_at(changed: Iterable[str], roots: Iterable[str]) -> tuple[str, ...]:
-    """The fewest folders inside ``roots`` that hold all that changed there."""
-    known = [Path(root) for root in roots]
+def folders_to_look_at(
+    changed: Iterable[str], named: Iterable[str], exclude: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """The fewest folders inside ``named`` (folders, and files that hold images) that hold all
+    that changed there. What a walk would pass over is left out."""
+    tops = [Path(name) for name in named]
     folders: set[Path] = set()
     for name in changed:
         path = Path(name)
         folder = path if path.is_dir() else path.parent
         while not folder.is_dir() and folder.parent != folder:
             folder = folder.parent
-        inside = [root for root in known if folder.is_relative_to(root)]
-        if inside:
-            folders.add(folder)
-        else:  # the root itself has gone
+        inside = [top for top in tops if folder.is_relative_to(top)]
+        if not inside:  # the named folder itself has gone, or is a file
             folders.update(
-                root for root in known if path.is_relative_to(root) or root.is_relative_to(path)
+                top for top in tops if path.is_relative_to(top) or top.is_relative_to(path)
             )
-    return tuple(
-        str(folder) for folder in sorted(folders) if not any(up in folders for up in folder.parents)
-    )
+        elif not is_passed_over(folder, inside[0], exclude):
+            folders.add(folder)
+    return tuple(map(str, topmost(folders)))
 
 
 def _build_when_free(
     build: Callable[[tuple[str, ...]], BuildReport], sources: tuple[str, ...]
 ) -> BuildReport | None:
-    """The report of a run; None when there was nothing to index after all."""
+    """The report of a run, the last one if it took several; None when there was nothing to
+    index after all."""
     while True:
         try:
             return build(sources)
         except IndexLockedError:  # somebody indexes by hand; what changed is not forgotten
             time.sleep(_PATIENCE_SECONDS)
-        except SourceError:  # only files that are no images, or a folder that has gone again
-            return None
+        except SourceError:
+            # Only files that are no images, or a folder that has gone again; the others go on.
+            if len(sources) < 2:
+                return None
+            reports = [_build_when_free(build, (source,)) for source in sources]
+            return next((report for report in reversed(reports) if report is not None), None)

@@ -217,7 +217,7 @@ def test_what_is_passed_over_is_not_gone(
     real = os.scandir
 
     def refusing(path: bytes) -> object:
-        if path.endswith(b"private"):
+        if os.fsencode(path).endswith(b"private"):
             raise PermissionError(13, "Permission denied")
         return real(path)
 

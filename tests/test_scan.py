@@ -13,10 +13,11 @@ import pytest
 
 from clipsearch.errors import SourceError
 from clipsearch.file_kinds import IMAGE_EXTENSIONS
-from clipsearch.manifest import Root, new_manifest
+from clipsearch.manifest import MANIFEST_NAME, Root, new_manifest
 from indexer.scan import Scan, scan
 from indexer.sources import Sources, assign_roots, resolve_sources
 
+OF_AN_INDEX = b'{\n "format": "clipsearch index",'
 posix_only = pytest.mark.skipif(os.name == "nt", reason="file names and links of POSIX")
 
 
@@ -79,7 +80,7 @@ def test_hidden_folders_and_indexes_are_passed_over(folder: Path) -> None:
     put(folder / ".hidden-file.jpg")
     for inner in (".git/x.jpg", ".thumbs/deep/x.jpg", "@eaDir/x.jpg"):
         put(folder / inner)
-    put(folder / "other.index/manifest.json", b"{}")
+    put(folder / "other.index" / MANIFEST_NAME, OF_AN_INDEX)
     put(folder / "other.index/cache/x.jpg")
     put(folder / "own-index/cache/x.jpg")  # named as the index, whatever its name
     put(folder / "holiday.index/y.jpg")  # no index, only called like one
@@ -253,7 +254,7 @@ def test_a_folder_that_goes_away_during_the_walk(
     [
         (lambda folder: folder / "missing", "no such folder"),
         (lambda folder: put(folder / "a.txt"), "expected a folder of images or an image"),
-        (lambda folder: put(folder / "x" / "manifest.json").parent, "is an index"),
+        (lambda folder: put(folder / "x" / MANIFEST_NAME, OF_AN_INDEX).parent, "is an index"),
     ],
 )
 def test_sources_that_are_none(folder: Path, make: Any, words: str) -> None:

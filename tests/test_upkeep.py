@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -157,6 +158,7 @@ def test_a_list_adds_and_takes_nothing_else_away(photos: Path, place: Path) -> N
     new = scene(photos / "a" / "new.jpg", 77)
     (photos / "a" / "0.jpg").unlink()
     (photos / "b" / "9.jpg").unlink()
+    (photos / "notes.txt").write_text("notes")
     listed = [new, photos / "a" / "0.jpg", photos / "a" / "never.jpg", photos / "notes.txt"]
     report = build_index([], place, listed=listed)
     expect(report, found=2, new=1, indexed=1, ignored=1, missing=1, not_there=1)
@@ -396,7 +398,7 @@ def test_a_move_that_makes_no_sense(photos: Path, place: Path, tmp_path: Path, c
     before = (place / MANIFEST_NAME).read_bytes()
     (tmp_path / "empty").mkdir()
     for arguments, words in (
-        ((photos, tmp_path / "empty"), b"none of 10 files"),
+        ((photos, tmp_path / "empty"), b"10 are still in"),
         ((tmp_path / "stranger", photos), b"knows no file"),
         ((photos, photos), b"two different"),
     ):
@@ -404,8 +406,32 @@ def test_a_move_that_makes_no_sense(photos: Path, place: Path, tmp_path: Path, c
         assert done.returncode == 2
         assert words in done.stderr
         assert done.stderr.count(b"\n") == 1
+    assert cli("move", photos, "", "--index", place).returncode == 2
+    photos.rename(tmp_path / "elsewhere")
+    done = cli("move", photos, tmp_path / "empty", "--index", place)
+    assert b"0 are in" in done.stderr
     assert (place / MANIFEST_NAME).read_bytes() == before
     assert cli("move", photos, tmp_path / "empty", "--force", "--index", place).returncode == 0
+
+
+def test_move_onto_other_files_of_the_same_names(photos: Path, place: Path, tmp_path: Path) -> None:
+    """What is there stays what it is, whatever is said to have come there."""
+    other = tmp_path / "other"
+    for seed in range(5):
+        scene(other / f"{seed}.jpg", 700 + seed)
+    build_index(other, place)
+    before = files(place)
+    with pytest.raises(OptionError, match="still in"):
+        move(place, photos / "a", other)
+    for path in (photos / "a").iterdir():
+        path.unlink()
+    with pytest.raises(OptionError, match="are in"):
+        move(place, photos / "a", other)
+    move(place, photos / "a", other, force=True)
+    after = files(place)
+    for seed in range(5):
+        assert after[str(other / f"{seed}.jpg")] == before[str(other / f"{seed}.jpg")]
+    expect(build_index([], place), new=0)
 
 
 # -- compact ---------------------------------------------------------------------------------
@@ -469,7 +495,8 @@ def test_an_index_of_nothing_but_deleted_images_compacts(photos: Path, place: Pa
         path.unlink()
     scene(photos / "a" / "0.jpg", 900)
     build_index(photos, place)
-    prune(place)
+    assert prune(place).kept == {str(photos / "b"): 5}  # which may be the place of a disk
+    assert prune(place, [photos]).files == 5
     done = compact(place)
     assert (done.dropped, done.shards_after) == (10, 1)
     assert read_thumbnail(place / "cache", manifest_of(place), 10) is not None
@@ -534,6 +561,151 @@ def test_which_folders_a_watch_looks_at(tmp_path: Path) -> None:
     assert look_at("r/c", "s/x.jpg") == {"r/c", "s"}
     assert look_at("elsewhere/x.jpg") == set()
     assert look_at() == set()
+
+
+def test_a_watch_passes_over_what_a_walk_does(tmp_path: Path) -> None:
+    for name in ("r/private/x", "r/.hidden", "r/pub"):
+        (tmp_path / name).mkdir(parents=True)
+    changed = [
+        str(tmp_path / "r" / n / "1.jpg") for n in ("private/x", "private", ".hidden", "pub")
+    ]
+    roots = [str(tmp_path / "r")]
+    assert folders_to_look_at(changed, roots, ("private/*",)) == (
+        str(tmp_path / "r" / "private"),
+        str(tmp_path / "r" / "pub"),
+    )
+    assert folders_to_look_at(changed, roots, ("private",)) == (str(tmp_path / "r" / "pub"),)
+
+
+def test_excluded_by_a_path_below_the_root(photos: Path, place: Path) -> None:
+    scene(photos / "b" / "private" / "1.jpg", 801)
+    scene(photos / "b" / "2.jpg", 802)
+    config = IndexConfig(exclude=("b/private/*",))
+    expect(build_index(photos / "b", place, config=config), new=1)
+    assert str(photos / "b" / "private" / "1.jpg") not in files(place)
+
+
+# -- out of reach ----------------------------------------------------------------------------
+
+
+def test_what_cannot_be_looked_at_is_not_gone(
+    photos: Path, place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A folder without the right to enter it, a dead network drive: nothing is forgotten."""
+    second = tmp_path / "second"
+    scene(second / "s.jpg", 900)
+    shutil.copyfile(photos / "b" / "5.jpg", photos / "b" / "twin.jpg")
+    build_index(second, place)
+    build_index(photos, place)
+    before = files(place)
+    real = os.stat
+
+    def refusing(path: Any, **options: Any) -> os.stat_result:
+        if isinstance(path, str | bytes | os.PathLike) and os.fsdecode(path).startswith(away):
+            raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN), path)
+        return real(path, **options)
+
+    away = str(photos)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", refusing)
+        report = build_index([], place)
+        expect(report, new=0, indexed=1, offline=(away,), missing=11)
+        assert prune(place).files == 0
+    assert files(place).keys() == before.keys()
+    expect(build_index([], place), new=0, missing=0)
+    assert files(place) == before
+
+
+@posix_only
+def test_a_folder_that_may_be_listed_and_not_entered(
+    photos: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = files(place)
+    plain = os.scandir
+
+    class Entry:
+        """What scandir gives in a folder of mode 0444: names, and no more."""
+
+        def __init__(self, entry: Any) -> None:
+            self.name = entry.name
+
+        def is_dir(self) -> bool:
+            return False
+
+        def stat(self) -> os.stat_result:
+            raise PermissionError(errno.EACCES, "Permission denied")
+
+    class Listing(list[Any]):
+        def __enter__(self) -> Any:
+            return iter(self)
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    def scandir(path: Any) -> Any:
+        if isinstance(path, bytes) and path.endswith(b"/b"):
+            with plain(path) as entries:
+                return Listing(map(Entry, entries))
+        return plain(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    report = build_index(photos, place)
+    monkeypatch.undo()
+    # As if they could be read after all, which makes no second image of any of them.
+    expect(report, new=0, indexed=5, missing=0, skip_reasons={"unreadable": 5})
+    assert files(place) == before
+    expect(build_index(photos, place), new=0, indexed=10, skipped=0)
+    assert files(place) == before
+
+
+def test_a_folder_with_some_manifest_json_is_no_index(photos: Path, place: Path) -> None:
+    (photos / MANIFEST_NAME).write_text('{"name": "web app"}')
+    expect(build_index(photos, place), new=0, indexed=10, ignored=1)
+
+
+def test_a_name_too_long_is_the_name_of_nothing(photos: Path, place: Path) -> None:
+    report = build_index([], place, listed=["x" * 300 + ".png", photos / "a" / "0.jpg"])
+    expect(report, found=1, indexed=1, not_there=1)
+
+
+def test_a_single_file_that_is_gone(photos: Path, place: Path) -> None:
+    (photos / "a" / "0.jpg").unlink()
+    report = build_index([photos / "a" / "0.jpg", photos / "a" / "1.jpg"], place)
+    expect(report, found=1, indexed=1, missing=1, offline=(), not_there=0)
+    assert files(place)[str(photos / "a" / "0.jpg")][1] == "missing"
+
+
+def test_a_disk_mounted_inside_a_root(photos: Path, place: Path, tmp_path: Path) -> None:
+    """An inner root whose folder is empty is away, though the outer one was walked."""
+    place = tmp_path / "n.index"
+    build_index(photos / "b", place, encoder="mini")
+    build_index(photos, place)
+    shutil.copytree(photos / "b", photos / "a" / "copies")
+    build_index(photos, place)
+    (photos / "b").rename(tmp_path / "away")
+    (photos / "b").mkdir()
+    report = build_index([], place)
+    expect(report, new=0, offline=(str(photos / "b"),), missing=5)
+    assert sum(state == "missing" for _, state in files(place).values()) == 5
+
+
+def test_what_was_too_large_is_tried_again_even_after_an_interrupt(tmp_path: Path) -> None:
+    photos, place = tmp_path / "p", tmp_path / "t.index"
+    for seed in range(3):
+        scene(photos / f"{seed}.jpg", seed)
+    report = build_index(photos, place, encoder="mini", config=IndexConfig(max_megapixels=0.001))
+    expect(report, skipped=3, skip_reasons={"too_large": 3})
+    for seed in range(40):
+        scene(photos / f"n{seed}.jpg", 100 + seed)
+    higher = IndexConfig(max_megapixels=1, shard_seconds=1e-6)
+
+    def interrupt(event: Any) -> None:
+        if type(event).__name__ == "Committed":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build_index(photos, place, config=higher, on_event=interrupt)
+    expect(build_index(photos, place, config=higher), skipped=0, indexed=43)
 
 
 @posix_only
