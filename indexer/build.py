@@ -11,23 +11,18 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from clipsearch import __version__
 from clipsearch.encoder import Encoder, Space, load_encoder
-from clipsearch.errors import ImageError, IndexNotFoundError, OptionError, SpaceMismatchError
+from clipsearch.errors import IndexNotFoundError, OptionError, SpaceMismatchError
 from clipsearch.manifest import Manifest, new_manifest, read_for_writing, read_manifest
 from clipsearch.model_names import choose_model, resolve_model_name
-from clipsearch.paths import MISSING, read_paths, relative_bytes
-from clipsearch.shards import int_array
 from clipsearch.store import LocalStore
 from indexer.commit import Committer, remove_leftovers
 from indexer.config import IndexConfig
-from indexer.containers import sources_of
-from indexer.file_table import same_rows
-from indexer.known import read_skipped
+from indexer.estimate import estimate
+from indexer.final_report import final_report
 from indexer.lock import writer_lock
-from indexer.look import Look, differences, forecast, known_absent, look, offline_folders
+from indexer.look import Look, differences, forecast, look
 from indexer.place import make_folder, taken_away_if_nothing_came
 from indexer.plan import encode_bytes
 from indexer.report import BuildReport, Committed, Encoded, Event, Forecast, Planned
@@ -38,10 +33,6 @@ from indexer.update import Update
 if TYPE_CHECKING:
     from indexer.shard_task import ShardTask
 
-_PROBE_IMAGES = 16
-_EXAMPLES = 5
-_SHARD_ROWS = (32, 8_192)  # what a shard keeps in memory, thumbnails above all, has a bound
-_SHARD_ROWS_UNMEASURED = 256
 _THUMBNAIL_BYTES = 18_000
 _METADATA_BYTES = 1_500
 
@@ -200,7 +191,7 @@ class _Run:
     def carry_out(self, runner: Runner | None) -> BuildReport:
         """Encode what is new, commit it shard by shard, and report."""
         seen, plan = self.seen, self.seen.plan
-        seconds, rows = self._estimate()
+        seconds, rows = estimate(self.loaded, self.space, seen, self.config)
         disk = len(plan.encode) * (6 * self.space.dim + _THUMBNAIL_BYTES + _METADATA_BYTES)
         free = shutil.disk_usage(self.place).free
         if disk > free:
@@ -238,7 +229,15 @@ class _Run:
         done = self._encode(runner, rows, update) if len(plan.encode) else 0
         encode_seconds = time.perf_counter() - begin
         update.finish(changed=changed or committer.manifest.generation != before)
-        return self._report(committer, done, moved, encode_seconds, before)
+        return final_report(
+            seen,
+            committer,
+            self.model,
+            new=done,
+            moved=moved,
+            encode_seconds=encode_seconds,
+            has_changed=committer.manifest.generation != before,
+        )
 
     def _encode(self, runner: Runner | None, rows: int, update: Update) -> int:
         """Encode shards of ``rows`` files and commit each; how many images that were."""
@@ -253,50 +252,6 @@ class _Run:
             done += len(info.indexed)
             self.tell(Committed(done))
         return done
-
-    def _estimate(self) -> tuple[float | None, int]:
-        """Seconds the encoding will take, and how many files make a shard of the wanted
-        length, from a trial on a few of the images."""
-        rows = self.seen.plan.encode
-        if self.loaded is None or len(rows) <= _PROBE_IMAGES:
-            return None, _SHARD_ROWS_UNMEASURED
-        from indexer.decode import decode_in_order
-
-        chosen = rows[:: len(rows) // _PROBE_IMAGES][:_PROBE_IMAGES]
-        files = self.seen.scan.images.files(chosen)
-        decoded = decode_in_order(
-            # At hand beforehand: to find a row of a Parquet file takes time that no shard takes.
-            list(sources_of(files, {root.id: root.path for root in self.manifest.roots})),
-            self.space.geometry,
-            decode=self.config.decode,
-            max_megapixels=self.config.max_megapixels,
-            thumbnail_side=self.config.thumbnail_side,
-            threads=self.threads,
-            look_ahead=self.threads,
-            seconds=self.config.decode_seconds,
-        )
-        pixels: list[np.ndarray] = []
-        begin = 0.0
-        for position, image in enumerate(decoded):
-            # The first ones set things up, and say nothing of the thousands to come.
-            if position == min(self.threads, len(chosen) // 2):
-                begin = time.perf_counter()
-            if not isinstance(image, ImageError):
-                pixels.append(image.pixels)
-        timed = len(chosen) - min(self.threads, len(chosen) // 2)
-        decoding = (time.perf_counter() - begin) / timed
-        if len(pixels) < 2:
-            return None, _SHARD_ROWS_UNMEASURED
-        batch = np.stack(pixels)
-        self.loaded.encode_images(batch)
-        begin = time.perf_counter()
-        self.loaded.encode_images(batch)
-        encoding = (time.perf_counter() - begin) / len(batch)
-        # On a CPU both take turns on the same cores; beside a GPU the slower one counts.
-        on_cpu = self.loaded.recipe["device"] == "cpu"
-        each = decoding + encoding if on_cpu else max(decoding, encoding)
-        shard_rows = int(self.config.shard_seconds / max(each, 1e-6))
-        return each * len(rows), min(max(shard_rows, _SHARD_ROWS[0]), _SHARD_ROWS[1])
 
     def _tasks(self, rows: int) -> Iterator[ShardTask]:
         from indexer.shard_task import ShardTask
@@ -316,59 +271,3 @@ class _Run:
                 space_id=self.space.id,
                 config=self.config,
             )
-
-    def _report(
-        self, committer: Committer, done: int, moved: int, encode_seconds: float, before: int
-    ) -> BuildReport:
-        scan, plan, known = self.seen.scan, self.seen.plan, self.seen.known
-        here = plan.ids >= 0
-        ids = np.sort(plan.ids[here])
-        distinct = int((np.diff(ids) > 0).sum()) + bool(len(ids))
-        reasons, examples = self._skipped(committer.manifest, np.flatnonzero(~here))
-        missing = int(known.missing.sum())
-        if committer.manifest.generation != before:
-            columns = ("root", "path", "state")
-            states = read_paths(self.store, committer.manifest, columns).column("state")
-            missing = states.to_pylist().count(MISSING)
-        return BuildReport(
-            index=str(self.place),
-            model=self.model,
-            found=scan.found,
-            indexed=distinct,
-            new=done,
-            copies=int(here.sum()) - distinct,
-            skipped=int((~here).sum()),
-            ignored=sum(scan.ignored.values()),
-            missing=missing,
-            moved=moved,
-            encode_seconds=encode_seconds,
-            generation=committer.manifest.generation,
-            offline=offline_folders(self.seen),
-            not_there=len(scan.absent) - known_absent(self.seen),
-            skip_reasons=reasons,
-            skipped_examples=examples,
-            ignored_kinds=dict(scan.ignored.most_common()),
-            unreadable=tuple(scan.unreadable),
-        )
-
-    def _skipped(
-        self, manifest: Manifest, rows: np.ndarray
-    ) -> tuple[dict[str, int], tuple[tuple[str, str], ...]]:
-        """How many of the found files ``rows`` were skipped for which reason, and examples."""
-        reasons: dict[str, int] = {}
-        examples: list[tuple[str, str]] = []
-        if not len(rows):
-            return reasons, ()
-        images, table = self.seen.scan.images, read_skipped(self.store, manifest)
-        match = same_rows(
-            images.roots[rows],
-            images.paths.take(int_array(rows)),
-            np.array(table.column("root").to_pylist(), np.int32),
-            table.column("path"),
-        )
-        for lost in table.take(int_array(match[match >= 0])).to_pylist():
-            reasons[lost["reason"]] = reasons.get(lost["reason"], 0) + 1
-            if len(examples) < _EXAMPLES:
-                place = Path(manifest.root(lost["root"]).path, relative_bytes(lost["path"]))
-                examples.append((str(place), lost["message"]))
-        return reasons, tuple(examples)

@@ -510,8 +510,8 @@ def test_an_interrupted_run_is_searchable_and_goes_on_to_the_same_end(
     whole, cut = tmp_path / "whole.index", tmp_path / "cut.index"
     build_index(scenes, whole, encoder="mini")
 
-    monkeypatch.setattr(indexer.build, "_PROBE_IMAGES", 2)
-    monkeypatch.setattr(indexer.build, "_SHARD_ROWS", (4, 4))
+    monkeypatch.setattr(indexer.estimate, "_PROBE_IMAGES", 2)
+    monkeypatch.setattr(indexer.estimate, "_SHARD_ROWS", (4, 4))
     config = IndexConfig(batch_size=3, exclude=("*.tmp.jpg",))
     with pytest.raises(KeyboardInterrupt):
         build_index(scenes, cut, encoder="mini", config=config, on_event=stop_after(1))
@@ -546,8 +546,8 @@ def test_an_interrupted_run_is_searchable_and_goes_on_to_the_same_end(
 def test_what_a_killed_run_left_is_not_in_the_way(
     scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(indexer.build, "_PROBE_IMAGES", 2)
-    monkeypatch.setattr(indexer.build, "_SHARD_ROWS", (4, 4))
+    monkeypatch.setattr(indexer.estimate, "_PROBE_IMAGES", 2)
+    monkeypatch.setattr(indexer.estimate, "_SHARD_ROWS", (4, 4))
     place = tmp_path / "x.index"
     with pytest.raises(KeyboardInterrupt):
         build_index(scenes, place, encoder="mini", on_event=stop_after(1))
