@@ -13,10 +13,11 @@ import pyarrow as pa
 
 from clipsearch.errors import SourceError
 from clipsearch.manifest import Manifest
-from clipsearch.store import LocalStore
+from clipsearch.paths import relative_bytes
+from clipsearch.store import LocalStore, Store
 from indexer.config import IndexConfig
 from indexer.file_table import binary_array, same_rows
-from indexer.known import KnownFiles, read_known
+from indexer.known import KnownFiles, read_known, read_skipped
 from indexer.plan import ALL_REASONS, RETRIED_REASONS, Plan, absolute, encode_bytes, make_plan
 from indexer.presence import holds_anything
 from indexer.report import Difference, Forecast
@@ -64,7 +65,7 @@ def look(
     if not sources and not listed:
         if not manifest.sources and not len(known):
             raise SourceError("no folder of images was named")
-        sources, listed = manifest.sources, _known_elsewhere(manifest, known)
+        sources, listed = manifest.sources, _known_elsewhere(store, manifest, known)
     resolved = resolve_sources(sources, manifest.roots, listed)
     roots = assign_roots(manifest, resolved)
     next_root = max([manifest.next_root - 1, *(root.id for root in roots)]) + 1
@@ -84,12 +85,22 @@ def look(
     return Look(manifest, resolved, found, known, plan)
 
 
-def _known_elsewhere(manifest: Manifest, known: KnownFiles) -> list[PathName]:
-    """The files that the index knows and that lie in none of its sources: they came one by one."""
-    inside = known.below(
+def _known_elsewhere(store: Store, manifest: Manifest, known: KnownFiles) -> list[PathName]:
+    """The files that the index knows, or skipped, and that lie in none of its sources: they came
+    one by one."""
+    regions = [
         region for source in manifest.sources for region in regions_of(Path(source), manifest.roots)
-    )
-    return [known.place(manifest, row) for row in np.flatnonzero(~inside).tolist()]
+    ]
+    places: list[PathName] = [
+        known.place(manifest, row) for row in np.flatnonzero(~known.below(regions)).tolist()
+    ]
+    skipped = read_skipped(store, manifest)
+    for root_id, path in zip(
+        skipped.column("root").to_pylist(), skipped.column("path").to_pylist(), strict=True
+    ):
+        if not any(root_id == root and path.startswith(prefix) for root, prefix in regions):
+            places.append(os.path.join(manifest.root(root_id).path, relative_bytes(path)))
+    return places
 
 
 def _nothing_there(sources: Sources, found: Scan) -> str:

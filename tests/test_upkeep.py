@@ -752,18 +752,51 @@ def test_no_folder_named_walks_no_more_than_was_named(tmp_path: Path) -> None:
     one, beside = scene(tmp_path / "home/1.jpg", 1), scene(tmp_path / "home/private/2.jpg", 2)
     two = scene(tmp_path / "home/other/3.jpg", 3)
     place = tmp_path / "x.index"
-    build_index([], place, listed=[one, two], encoder="mini")
+    bad = tmp_path / "home" / "bad.jpg"
+    bad.write_text("no picture")
+    build_index([], place, listed=[one, two, bad], encoder="mini")
     assert manifest_of(place).sources == ()
     one.unlink()
     scene(two, 4)
-    expect(build_index([], place), new=1, found=1, missing=1)
+    expect(build_index([], place), new=1, found=2, missing=1, skipped=1)
+    scene(bad, 9)
+    expect(build_index([], place), new=1, found=2, missing=1, skipped=0)
+    bad.unlink()
     build_index(tmp_path / "home" / "other", place)
     assert manifest_of(place).sources == (str(tmp_path / "home" / "other"),)
     scene(tmp_path / "home/other/5.jpg", 5)
-    expect(build_index([], place), new=1, found=2, missing=1)
+    expect(build_index([], place), new=1, found=2, missing=2)
     assert str(beside) not in files(place)
     build_index(tmp_path / "home", place)
     assert manifest_of(place).sources == (str(tmp_path / "home"),)
     assert str(beside) in files(place)
     move(place, tmp_path / "home", tmp_path / "new home", force=True)
     assert manifest_of(place).sources == (str(tmp_path / "new home"),)
+
+
+@posix_only
+def test_no_more_than_a_few_open_files(tmp_path: Path) -> None:
+    """However many shards and photos there are: 64 descriptors do for all of them."""
+    import resource
+
+    photos, place = tmp_path / "many", tmp_path / "f.index"
+    for seed in range(330):
+        scene(photos / f"{seed:03}.jpg", seed)
+    for arguments in (
+        ("index", photos, "--model", "mini", "--shard-seconds", "0.0001"),
+        ("index", photos),
+        ("verify", "--sample", "2"),
+        ("compact",),
+        ("search", "a tower", "-k", "1"),
+    ):
+        done = subprocess.run(
+            [*PROGRAM, *arguments, "--index", place],
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])},
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64)),
+            capture_output=True,
+            check=False,
+        )
+        assert done.returncode == 0, (arguments, done.stderr)
+        if arguments[0] == "index":
+            assert len(manifest_of(place).images) == 11
+    assert len(manifest_of(place).images) == 1
