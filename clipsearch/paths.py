@@ -101,8 +101,10 @@ class PathTable:
         table = read_tables(store, manifest.paths, PATH_SCHEMA, columns)
         rows, missing = _rows_that_count(table, is_merged(manifest))
         ids = as_numpy(table.column("id"))[rows]
-        # Present files come before missing ones, else in the order they were first written.
-        order = np.lexsort((rows, missing, ids))
+        # Present files come before missing ones, then the shortest path, which of copies is most
+        # often the first; among equals the order of the table.
+        lengths = as_numpy(pc.binary_length(table.column("path")))[rows]
+        order = np.lexsort((rows, lengths, missing, ids))
         self._ids: Int64 = ids[order]
         self._missing = missing[order]
         self._rows = rows[order]
@@ -125,7 +127,7 @@ class PathTable:
         return Place(Path(root, relative), bool(self._missing[row]))
 
     def places(self, image_id: int) -> list[Place]:
-        """Every place of an image, present ones first; empty when it has none."""
+        """Every place of an image, present ones first, then by length; empty when it has none."""
         start = int(np.searchsorted(self._ids, image_id, side="left"))
         stop = int(np.searchsorted(self._ids, image_id, side="right"))
         return [self._place(row) for row in range(start, stop)]

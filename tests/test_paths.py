@@ -129,6 +129,20 @@ def test_present_places_come_first(index: Written) -> None:
     assert table.first_places([1]) == [Place(Path("/photos/z.jpg"), False)]
 
 
+def test_the_shortest_of_copies_comes_first(index: Written) -> None:
+    """Whose name is the longer, "cheetah (2).jpg", is the copy."""
+    names = (b"cheetah (2).jpg", b"cheetah-copy.jpg", b"cheetah.jpg", b"old/cheetah.jpg")
+    index.write(*((0, name, 1, "present") for name in names), (0, b"c.jpg", 1, "missing"))
+    places = [place.path.relative_to("/photos").as_posix() for place in index.table.places(1)]
+    assert places == [
+        "cheetah.jpg",
+        "cheetah (2).jpg",
+        "old/cheetah.jpg",
+        "cheetah-copy.jpg",
+        "c.jpg",
+    ]
+
+
 def test_first_places(index: Written) -> None:
     index.write(*((0, b"%d.jpg" % i, i, "present") for i in (9, 3, 5)))
     for ids in ([5, 1, 9, 99, 3, 5], np.array([5, 1, 9, 99, 3, 5])):
