@@ -119,7 +119,7 @@ def _nothing_there(sources: Sources, found: Scan) -> str:
 
 def differences(seen: Look) -> Iterator[Difference]:
     """What a run would do, file by file: "new", "changed", "moved" (from ``before``), "copy",
-    "touched", "returned", "retry", "missing"."""
+    "touched", "returned", "missing"."""
     plan, known, images, manifest = seen.plan, seen.known, seen.scan.images, seen.manifest
     left: dict[int, list[str]] = {}
     places = known.ids.tolist()
