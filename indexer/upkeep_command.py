@@ -79,7 +79,7 @@ def _confirm(question: str, yes: bool) -> None:
 @click.argument("old", type=click.Path())
 @click.argument("new", type=click.Path())
 @index_option
-@click.option("--force", is_flag=True, help="Also when files are still in OLD, or most are not in NEW.")
+@click.option("--force", is_flag=True, help="Also when files are still in OLD, or few are in NEW.")
 def move(old: str, new: str, index_path: str | None, force: bool) -> int:
     """Say that what was in the folder OLD is in NEW now.
 
