@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
@@ -75,6 +75,13 @@ def parse_xmp(packet: object) -> EmbeddedText | None:
         dates=tuple(date for name in _DATE_NAMES if (date := _first(properties, name))),
         position=(latitude, longitude) if placed else None,  # type: ignore[arg-type]
     )
+
+
+def user_keywords(words: Iterable[str]) -> tuple[str, ...]:
+    """Each keyword once, without those below ``clipsearch|``: ``export`` writes such into
+    sidecars, and what a model guessed must not come back as the word of a person."""
+    kept = (word for word in words if word and word.casefold().split("|")[0] != "clipsearch")
+    return tuple(dict.fromkeys(kept))
 
 
 def to_rating(value: object) -> int | None:

@@ -64,8 +64,12 @@ def attempt(read: Callable[[], _T]) -> _T | None:
 
 
 def read_exif(image: Image.Image) -> ExifTagSets:
-    """All EXIF tags of an opened image, one by one, so that a bad one costs only itself."""
-    exif = attempt(image.getexif)
+    """All EXIF tags of an opened image."""
+    return tag_sets(attempt(image.getexif))
+
+
+def tag_sets(exif: Image.Exif | None) -> ExifTagSets:
+    """All tags of an EXIF block, one by one, so that a bad one costs only itself."""
     if exif is None:
         return ExifTagSets()
     main: dict[int, object] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +23,8 @@ from PIL import (
 )
 
 from clipsearch.errors import ImageError
+from clipsearch.file_kinds import RAW_EXTENSIONS
+from clipsearch.raw_structure import begins_like_raw, is_raw_tiff
 
 SNIFF_BYTES = 128
 """How many leading bytes ``sniff_format`` looks at."""
@@ -93,6 +96,8 @@ def sniff_format(head: bytes) -> str | None:
 
     head : the first ``SNIFF_BYTES`` bytes, or all of a shorter file.
     """
+    if begins_like_raw(head):  # before the TIFFs: a CR2 begins like one
+        return "RAW"
     for signature, name in _SIGNATURES:
         if head.startswith(signature):
             return name
@@ -108,6 +113,15 @@ def sniff_format(head: bytes) -> str | None:
         if brands & _HEIF_BRANDS:
             return "HEIF"
     return None
+
+
+def is_raw(data: bytes, name: str) -> bool:
+    """Whether an image file is a RAW photo. Its bytes say so; where they are built like a TIFF
+    and tell no more, the ending of ``name`` does."""
+    kind = sniff_format(data[:SNIFF_BYTES])
+    if kind != "TIFF":
+        return kind == "RAW"
+    return os.path.splitext(name)[1].lower() in RAW_EXTENSIONS or is_raw_tiff(data)
 
 
 def unsupported_error(head: bytes) -> ImageError:
@@ -134,7 +148,12 @@ def open_image(data: bytes, *, max_megapixels: float) -> ImageFile.ImageFile:
         raise unsupported_error(head)
     with only_image_errors(data, kind):
         image = _OPENERS[kind](io.BytesIO(data))
-    width, height = image.size
+    check_size(*image.size, max_megapixels)
+    return image
+
+
+def check_size(width: int, height: int, max_megapixels: float) -> None:
+    """Raise ImageError (too_large) for a picture of more than so many million pixels."""
     megapixels = width * height / 1e6
     if megapixels > max_megapixels:
         raise ImageError(
@@ -142,7 +161,6 @@ def open_image(data: bytes, *, max_megapixels: float) -> ImageFile.ImageFile:
             f"the picture has {megapixels:.1f} megapixels ({width} x {height}), "
             f"more than the {max_megapixels:g} allowed",
         )
-    return image
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import hashlib
 import io
 import os
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,6 +24,7 @@ from clipsearch.errors import ImageError, OptionError
 from clipsearch.exif import attempt, to_orientation
 from clipsearch.image_formats import (
     SNIFF_BYTES,
+    is_raw,
     only_image_errors,
     open_image,
     sniff_format,
@@ -111,25 +113,48 @@ def decode_image(
 ) -> DecodedImage:
     """Decode an image file whose bytes are in memory already; options as in ``read_image``.
 
-    name : what the image is called; it decides nothing, the bytes tell the format.
+    name : what the image is called. The bytes tell the format; only a RAW photo that is built
+        like a TIFF, and does not say more, is told from one by the ending of its name.
 
     Raises ImageError (empty, too_large, truncated, corrupt, unsupported), OptionError.
     """
     _check_decode(decode)
+
+    def before_loading(image: ImageFile.ImageFile, orientation: int) -> None:
+        if decode == "fast":
+            _scale_in_decoder(image, orientation, geometry, thumbnail_side)
+
+    if is_raw(data, name):
+        from clipsearch.raw_photo import read_raw
+
+        least_side = max(geometry.width, geometry.height)
+        with only_image_errors(data, "RAW"):
+            image, turn, metadata = read_raw(data, least_side, max_megapixels, before_loading)
+            picture = to_rgb_or_grey(_turned(image, turn))
+    else:
+        picture, metadata = _decode(data, max_megapixels, before_loading)
+    with only_image_errors(data, metadata.format):
+        pixels = fit_to_geometry(picture, geometry)
+        thumbnail = None if thumbnail_side is None else _thumbnail(picture, thumbnail_side)
+        metadata = replace(metadata, phash=perceptual_hash(picture))
+    return DecodedImage(pixels, hashlib.sha256(data).digest(), len(data), thumbnail, metadata)
+
+
+def _decode(
+    data: bytes,
+    max_megapixels: float,
+    before_loading: Callable[[ImageFile.ImageFile, int], None],
+) -> tuple[Image.Image, PhotoMetadata]:
+    """The upright picture, RGB or grey, and its metadata without ``phash``."""
     image = open_image(data, max_megapixels=max_megapixels)
     with only_image_errors(data, sniff_format(data[:SNIFF_BYTES]) or "image"):
         if image.format == "PNG":
             image.load()  # its EXIF and XMP may stand behind the pixels
         # Before load() for the others: a TIFF is turned upright there and forgets that it was.
         metadata = read_metadata(image)
-        if decode == "fast":
-            _scale_in_decoder(image, metadata, geometry, thumbnail_side)
+        before_loading(image, metadata.orientation)
         image.load()
-        picture = to_rgb_or_grey(_upright(image))
-        pixels = fit_to_geometry(picture, geometry)
-        thumbnail = None if thumbnail_side is None else _thumbnail(picture, thumbnail_side)
-        metadata = replace(metadata, phash=perceptual_hash(picture))
-    return DecodedImage(pixels, hashlib.sha256(data).digest(), len(data), thumbnail, metadata)
+        return to_rgb_or_grey(_upright(image)), metadata
 
 
 def fit_to_geometry(image: Image.Image, geometry: ImageGeometry) -> UInt8:
@@ -197,19 +222,19 @@ def _open_without_waiting(path: str, flags: int) -> int:
 
 def _scale_in_decoder(
     image: ImageFile.ImageFile,
-    metadata: PhotoMetadata,
+    orientation: int,
     geometry: ImageGeometry,
     thumbnail_side: int | None,
 ) -> None:
     """Let a JPEG be decoded at 1/2, 1/4 or 1/8, but not below what is made of it."""
-    if metadata.format != "JPEG":
+    if image.format not in ("JPEG", "MPO"):
         return
-    shown = (metadata.width, metadata.height)
+    shown = image.size if orientation < 5 else (image.size[1], image.size[0])
     width, height = (2 * side for side in _resized_size(shown, geometry))
     if thumbnail_side is not None:
         small = _within(shown, thumbnail_side)
         width, height = max(width, small[0]), max(height, small[1])
-    if metadata.orientation >= 5:
+    if orientation >= 5:
         width, height = height, width
     image.draft(None, (width, height))
 
@@ -217,7 +242,11 @@ def _scale_in_decoder(
 def _upright(image: Image.Image) -> Image.Image:
     # Asked again after load(): TIFF and HEIF are upright by then, and say so.
     exif = attempt(image.getexif)
-    method = _TRANSPOSE.get(to_orientation(exif.get(0x0112))) if exif is not None else None
+    return image if exif is None else _turned(image, to_orientation(exif.get(0x0112)))
+
+
+def _turned(image: Image.Image, orientation: int) -> Image.Image:
+    method = _TRANSPOSE.get(orientation)
     return image if method is None else image.transpose(method)
 
 

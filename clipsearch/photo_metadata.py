@@ -7,7 +7,7 @@ from datetime import datetime
 
 from PIL import Image
 
-from clipsearch.embedded_text import EmbeddedText, read_iptc, read_xmp, to_rating
+from clipsearch.embedded_text import EmbeddedText, read_iptc, read_xmp, to_rating, user_keywords
 from clipsearch.exif import (
     ExifTagSets,
     attempt,
@@ -38,15 +38,19 @@ _Taken = tuple[datetime, int | None, str]
 class PhotoMetadata:
     """What is known of one photo. A tag that is missing or makes no sense is None.
 
-    format : "JPEG" (MPO too), "PNG", "GIF", "WEBP", "TIFF", "BMP", "AVIF" or "HEIF".
+    format : "JPEG" (MPO too), "PNG", "GIF", "WEBP", "TIFF", "BMP", "AVIF", "HEIF" or "RAW".
     width, height : pixels of the picture as shown, after orientation.
     orientation : the EXIF orientation the file asks for, 1 .. 8. frames : pages or frames.
-    taken_at : wall clock where the photo was taken, no time zone; UTC when the source is "gps".
+    taken_at : wall clock where the photo was taken, no time zone; UTC when the source is "gps",
+        or is "takeout" and nothing shows the time zone.
     utc_offset_minutes : what to subtract from ``taken_at`` for UTC.
-    taken_at_source : "exif:DateTimeOriginal", "exif:DateTimeDigitized", "xmp", "exif:DateTime"
-        or "gps", in this order of trust.
+    taken_at_source : in this order of trust: "exif:DateTimeOriginal", "exif:DateTimeDigitized",
+        "xmp", then "xmp-sidecar" and "takeout" (files beside the photo), "exif:DateTime" (of the
+        last change, by its definition), "gps" (of the fix), and last "name" (of the file).
+        What lies outside of the photo is found while indexing, not by ``read_metadata``.
     lat, lon : signed decimal degrees, both or neither. altitude : metres.
-    keywords : of IPTC, XMP and Windows, in this order, each once.
+    keywords : of IPTC, XMP, Windows and the XMP file beside the photo, in this order, each once.
+        A description, rating, lens or position that the photo lacks comes from beside it too.
     rating : stars 0 .. 5, -1 for rejected.
     phash : 64-bit perceptual hash of the upright picture (``perceptual_hash``).
     exif : the other EXIF tags, name -> text of at most 512 characters, without binary ones.
@@ -85,14 +89,28 @@ def read_metadata(image: Image.Image) -> PhotoMetadata:
     # HEIF headers give the size as shown; so does a TIFF's in Pillow.
     if orientation >= 5 and image.format not in ("HEIF", "TIFF"):
         width, height = height, width
+    kind = "JPEG" if image.format == "MPO" else image.format or ""
+    return metadata_of(exif, xmp, iptc, kind, (width, height), orientation, _frames(image))
+
+
+def metadata_of(
+    exif: ExifTagSets,
+    xmp: EmbeddedText,
+    iptc: EmbeddedText,
+    format: str,
+    shown: tuple[int, int],
+    orientation: int,
+    frames: int = 1,
+) -> PhotoMetadata:
+    """The record made of what was read. shown : width and height, after orientation."""
     taken = _taken(exif, xmp)
     position = attempt(lambda: gps_position(exif.gps)) or xmp.position
     return PhotoMetadata(
-        format="JPEG" if image.format == "MPO" else image.format or "",
-        width=width,
-        height=height,
+        format=format,
+        width=shown[0],
+        height=shown[1],
         orientation=orientation,
-        frames=_frames(image),
+        frames=frames,
         taken_at=taken[0] if taken else None,
         utc_offset_minutes=taken[1] if taken else None,
         taken_at_source=taken[2] if taken else None,
@@ -159,7 +177,7 @@ def _taken_by_exif(
 def _keywords(exif: ExifTagSets, xmp: EmbeddedText, iptc: EmbeddedText) -> tuple[str, ...]:
     windows = (to_utf16_text(exif.main.get(0x9C9E)) or "").split(";")
     found = (*iptc.keywords, *xmp.keywords, *(word.strip() for word in windows))
-    return tuple(dict.fromkeys(word for word in found if word))
+    return user_keywords(found)
 
 
 def _first_rating(*ratings: int | None) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
@@ -17,6 +18,7 @@ from clipsearch.cli.output import (
     on_terminal,
     write_bytes,
 )
+from clipsearch.file_kinds import RAW_CURE, RAW_EXTENSIONS
 from indexer.report import BuildReport, Difference, Forecast
 
 _SHOWN = 5
@@ -47,6 +49,7 @@ def tell_report(report: BuildReport, place: Path) -> None:
         shown = ", ".join(f"{for_display(kind)} {count:,}" for kind, count in kinds)
         account += f" ({shown}{', ...' if len(report.ignored_kinds) > 5 else ''})"
     say(account + ".")
+    _tell_of_raw(report.ignored_kinds)
     if report.moved:
         say(f"{counted(report.moved, 'file')} had moved, which took no encoding.")
     for folder in report.offline:
@@ -75,6 +78,18 @@ def tell_report(report: BuildReport, place: Path) -> None:
         say(f'Next: clipsearch search "a dog on a beach" --index {quoted(place)}')
 
 
+def _tell_of_raw(ignored_kinds: Mapping[str, int]) -> None:
+    """One line about the RAW photos that a run passes over, for want of the extra."""
+    raw = {kind: count for kind, count in ignored_kinds.items() if kind in RAW_EXTENSIONS}
+    if raw:
+        kinds = ", ".join(sorted(raw, key=lambda kind: (-raw[kind], kind))[:_SHOWN])
+        photos = sum(raw.values())
+        say(
+            f"{counted(photos, 'RAW photo')} ({kinds}) {'was' if photos == 1 else 'were'} passed "
+            f"over: {RAW_CURE} to index them"
+        )
+
+
 def quoted(place: Path) -> str:
     """A path, short and fit to be pasted into a shell."""
     return shlex.quote(display_path(place.absolute()))
@@ -87,6 +102,7 @@ def tell_forecast(plan: Forecast) -> None:
         f"{counted(plan.found, 'file')}; {plan.unchanged:,} unchanged, {plan.ignored:,} ignored, "
         f"{plan.skipped:,} skipped before."
     )
+    _tell_of_raw(plan.ignored_kinds)
     if plan.changes:
         counts = ", ".join(f"{count:,} {kind}" for kind, count in sorted(plan.changes.items()))
         say(f"Of these: {counts}.")

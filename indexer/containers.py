@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clipsearch.errors import ImageError, SourceError
-from clipsearch.file_kinds import IMAGE_EXTENSIONS, container_of
+from clipsearch.file_kinds import container_of, readable_extensions
 from clipsearch.paths import relative_bytes
 from indexer.file_table import FoundFile
 from indexer.presence import is_gone
@@ -68,7 +68,7 @@ def name_kind(name: bytes) -> str | None:
     if name.startswith(b"._"):  # what macOS puts into tars; named .jpg, but no image
         return "._*"
     extension = os.path.splitext(os.fsdecode(name))[1].lower()
-    return None if extension in IMAGE_EXTENSIONS else extension or "no extension"
+    return None if extension in readable_extensions() else extension or "no extension"
 
 
 def is_tar(name: str | bytes) -> bool:

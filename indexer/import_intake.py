@@ -27,6 +27,7 @@ from indexer.import_report import ImportReport
 from indexer.import_shard import NewImage, PendingImport, import_recipe, stand_in_sha256
 from indexer.import_source import ImportSource, Matrix
 from indexer.known import KnownFiles, read_known
+from indexer.sidecars import Sidecars
 
 if TYPE_CHECKING:
     from clipsearch.images import DecodedImage
@@ -67,6 +68,7 @@ class Intake:
         self._report = report
         self._tell = tell
         self._config = IndexConfig.from_dict(manifest.config)
+        self._sidecars = Sidecars()
         self._next_id = manifest.next_id
         self._pending = PendingImport(committer, space.id, import_recipe(source))
         self._known = read_known(committer.store, manifest)
@@ -160,10 +162,9 @@ class Intake:
             image_id = self._next_id
             self._next_id += 1
             self._contents.add(image.sha256, image_id)
+            metadata = self._sidecars.complete(image.metadata, os.fsdecode(row.path))
             pending.images.append(
-                NewImage(
-                    image_id, image.sha256, image.size, row.vector, image.metadata, image.thumbnail
-                )
+                NewImage(image_id, image.sha256, image.size, row.vector, metadata, image.thumbnail)
             )
             report.imported += 1
         elif image_id == before:

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from clipsearch.errors import SourceError
+from clipsearch.file_kinds import RAW_CURE, RAW_EXTENSIONS
 from clipsearch.manifest import Manifest
 from clipsearch.paths import relative_bytes
 from clipsearch.store import LocalStore, Store
@@ -111,10 +112,13 @@ def _nothing_there(sources: Sources, found: Scan) -> str:
         return "could not read {}: {}".format(*found.unreadable[0])
     files = [*sources.containers, *sources.files, *sources.members]
     names = ", ".join(map(str, [*sources.folders, *files[:3]]))
-    return (
+    message = (
         f"no images in {names} ({others:,} other files): expected .jpg, .png, .webp, .heic, "
         ".tiff and the like"
     )
+    raw = sum(count for kind, count in found.ignored.items() if kind in RAW_EXTENSIONS)
+    many = "" if raw == 1 else "s"
+    return f"{message}; for the {raw:,} RAW photo{many}: {RAW_CURE}" if raw else message
 
 
 def differences(seen: Look) -> Iterator[Difference]:
@@ -167,6 +171,7 @@ def forecast(seen: Look, place: Path) -> Forecast:
         encode_bytes=encode_bytes(seen.plan, seen.scan),
         skipped=len(seen.plan.skipped),
         ignored=sum(seen.scan.ignored.values()),
+        ignored_kinds=dict(seen.scan.ignored.most_common()),
         changes=counts,
         offline=offline_folders(seen),
         not_there=len(seen.scan.absent) - known_absent(seen),

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 
+from clipsearch.file_kinds import RAW_EXTENSIONS, container_of, reads_raw
 from clipsearch.manifest import Manifest
 from clipsearch.paths import relative_bytes
 from clipsearch.shards import IMAGE_SCHEMA, Int64, as_numpy, int_array, read_tables
@@ -17,6 +18,7 @@ from clipsearch.store import Store
 from indexer.containers import is_in_parquet, part_sha256, sources_of
 from indexer.file_table import FileTable, FoundFile, binary_array, same_rows
 from indexer.known import KnownFiles, read_skipped
+from indexer.presence import is_gone
 from indexer.scan import Scan
 
 RETRIED_REASONS = frozenset({"vanished", "unreadable"})
@@ -248,7 +250,20 @@ def _find_the_missing(plan: Plan, scan: Scan, manifest: Manifest, known: KnownFi
         rows = same_rows(roots, paths, known.roots, known.paths)
         rows = rows[rows >= 0]
         gone[rows] |= unseen[rows]
-    plan.vanished = known.outside(manifest, np.flatnonzero(gone), scan.passed_over)
+    rows = known.outside(manifest, np.flatnonzero(gone), scan.passed_over)
+    plan.vanished = rows if reads_raw() else _without_raw_photos(rows, manifest, known)
+
+
+def _without_raw_photos(rows: Int64, manifest: Manifest, known: KnownFiles) -> Int64:
+    """Those of ``rows`` that are no RAW photos, or such as are gone indeed: a scan passes over
+    RAW photos while the extra that reads them is not installed."""
+    kept = []
+    for row in rows.tolist():
+        place = known.place(manifest, row)
+        is_raw = os.path.splitext(place)[1].lower() in RAW_EXTENSIONS
+        if not is_raw or (container_of(place) is None and is_gone(place)):
+            kept.append(row)
+    return np.array(kept, np.int64)
 
 
 def encode_bytes(plan: Plan, scan: Scan) -> int:

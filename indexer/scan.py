@@ -14,14 +14,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from clipsearch.file_kinds import IMAGE_EXTENSIONS
+from clipsearch.file_kinds import readable_extensions
 from clipsearch.manifest import Root
 from indexer.file_table import FileTable, FileTableBuilder
 from indexer.known import Region
 from indexer.presence import holds_anything, is_gone_error, is_index, look_at
 from indexer.sources import Sources, regions_of, root_of
 
-_ENDINGS = frozenset(os.fsencode(ending) for ending in IMAGE_EXTENSIONS)
 _SEPARATOR = os.fsencode(os.sep)
 _KINDS = {
     stat.S_IFIFO: "named pipe",
@@ -109,6 +108,7 @@ class _Walk:
         result: Scan,
     ) -> None:
         self.found = FileTableBuilder()
+        self._endings = frozenset(map(os.fsencode, readable_extensions()))
         self._roots = roots
         self._root_at = {os.fsencode(root.path): root.id for root in roots}
         self._exclude = exclude
@@ -145,7 +145,7 @@ class _Walk:
         self, entries: Iterator[_Entry], directory: bytes, root: int, prefix: bytes
     ) -> bytes | None:
         """Note the files of ``entries`` up to the next folder to go into, and name that."""
-        ignored = self._result.ignored
+        ignored, endings = self._result.ignored, self._endings
         add = self.found.add
         for sorted_as, entry in entries:
             name = entry.name
@@ -154,7 +154,7 @@ class _Walk:
                 self._result.passed_over.add(os.fsdecode(os.path.join(directory, name)))
                 continue
             dot = name.rfind(b".")
-            if name[dot:].lower() in _ENDINGS and dot > 0 and not is_folder:
+            if name[dot:].lower() in endings and dot > 0 and not is_folder:
                 # What macOS leaves beside files on foreign disks; named .jpg, but no image.
                 if name.startswith(b"._"):
                     ignored["._*"] += 1
@@ -265,6 +265,7 @@ def is_passed_over(folder: Path, top: Path, exclude: Sequence[str]) -> bool:
 def _add_listed(result: Scan, files: Sequence[Path], roots: Sequence[Root]) -> None:
     """Look at single files, in whatever order they were listed."""
     rows: dict[tuple[int, bytes], tuple[int, int, int]] = {}
+    endings = readable_extensions()
     for path in files:
         root, below = root_of(path, roots)
         try:
@@ -274,7 +275,7 @@ def _add_listed(result: Scan, files: Sequence[Path], roots: Sequence[Root]) -> N
             continue
         if info is None:
             result.absent.append((root.id, below))
-        elif path.suffix.lower() not in IMAGE_EXTENSIONS or path.name.startswith("._"):
+        elif path.suffix.lower() not in endings or path.name.startswith("._"):
             is_folder = stat.S_ISDIR(info.st_mode)
             name = "._*" if path.name.startswith("._") else _extension(os.fsencode(path.name))
             result.ignored["folder" if is_folder else name] += 1

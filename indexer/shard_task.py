@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -17,6 +19,7 @@ from clipsearch.errors import ImageError, SpaceMismatchError
 from clipsearch.generation import cache_folder
 from clipsearch.images import DecodedImage
 from clipsearch.manifest import ShardRef
+from clipsearch.paths import relative_bytes
 from clipsearch.shards import IMAGE_SCHEMA, embedding_table, write_shard
 from clipsearch.store import LocalStore
 from clipsearch.thumbnails import write_thumbnails
@@ -24,6 +27,7 @@ from indexer.config import IndexConfig
 from indexer.containers import sources_of
 from indexer.decode import Source, decode_in_order, start_workers
 from indexer.file_table import FoundFile
+from indexer.sidecars import Sidecars
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,8 @@ class ShardTask:
 
     index : the index folder. number : the shard's number. first_id : id of the first file;
     file i gets ``first_id + i`` when its image can be taken, so that ids depend on the order
-    of the files alone and not on how they were cut into shards.
+    of the files alone and not on how they were cut into shards. copies : by the row of a file,
+    further files of the same content; what lies beside one of them tells of the image too.
     """
 
     index: str
@@ -46,6 +51,7 @@ class ShardTask:
     fingerprint: str
     space_id: str
     config: IndexConfig
+    copies: dict[int, tuple[FoundFile, ...]] = field(default_factory=dict)
 
     def sources(self) -> Iterator[Source]:
         """Where the bytes of each file are, in order."""
@@ -115,6 +121,7 @@ def _decoded_batches(
 ) -> Iterator[list[tuple[FoundFile, int, DecodedImage]]]:
     config = task.config
     threads = config.threads
+    sidecars = Sidecars()
     decoded = decode_in_order(
         task.sources(),
         encoder.space.geometry,
@@ -135,12 +142,28 @@ def _decoded_batches(
             if progress is not None:
                 progress(1)
             continue
+        image = _completed(image, found, task, sidecars)
         batch.append((found, task.first_id + position, image))
         if len(batch) == config.batch_size:
             yield batch
             batch = []
     if batch:
         yield batch
+
+
+def _completed(
+    image: DecodedImage, found: FoundFile, task: ShardTask, sidecars: Sidecars
+) -> DecodedImage:
+    """The image, with what is known of it from beside it and from its name."""
+    metadata = image.metadata
+    for place in (found, *task.copies.get(found.row, ())):
+        below = relative_bytes(place.path)
+        if place.container:
+            metadata = sidecars.complete_by_name(metadata, below)
+        else:
+            path = os.path.join(task.roots[place.root], below)
+            metadata = sidecars.complete(metadata, path)
+    return dataclasses.replace(image, metadata=metadata)
 
 
 def image_table(rows: list[tuple[int, DecodedImage]]) -> pa.Table:
@@ -160,9 +183,10 @@ def image_table(rows: list[tuple[int, DecodedImage]]) -> pa.Table:
     return pa.table(columns, schema=IMAGE_SCHEMA)
 
 
-def _recipe(encoder: Encoder, config: IndexConfig) -> dict[str, Any]:
+def _recipe(encoder: Encoder, config: IndexConfig, has_raw: bool) -> dict[str, Any]:
     """How the vectors of a shard came about: the encoder's recipe, and the decoder's."""
-    packages = {name: version(name) for name in ("pillow", "pillow_heif")}
+    decoders = ("pillow", "pillow_heif", *(["rawpy"] if has_raw else []))
+    packages = {name: version(name) for name in decoders}
     return {
         **encoder.recipe,
         "versions": {**encoder.recipe["versions"], **packages, "clipsearch": __version__},
@@ -181,6 +205,7 @@ def _write(
 ) -> ShardInfo:
     store = LocalStore(Path(task.index))
     ids = [image_id for _, image_id, _ in images]
+    has_raw = any(image.metadata.format == "RAW" for _, _, image in images)
     image_name = f"images/{task.number:05d}.parquet"
     embedding_name = f"embeddings/{task.space_id}/{task.number:05d}.parquet"
     for name in (image_name, embedding_name):
@@ -199,7 +224,7 @@ def _write(
         embedding_table(np.array(ids, np.int64), vectors),
         kind="embeddings",
         index_uuid=task.index_uuid,
-        recipe=_recipe(encoder, task.config),
+        recipe=_recipe(encoder, task.config, has_raw),
     )
     return ShardInfo(
         task,

@@ -8,8 +8,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from clipsearch.errors import SourceError
-from clipsearch.file_kinds import CONTAINER_EXTENSIONS, IMAGE_EXTENSIONS, container_of
+from clipsearch.errors import MissingExtraError, SourceError
+from clipsearch.file_kinds import (
+    CONTAINER_EXTENSIONS,
+    RAW_CURE,
+    RAW_EXTENSIONS,
+    container_of,
+    readable_extensions,
+)
 from clipsearch.manifest import Manifest, Root
 from indexer.containers import check_container, refuse_packed
 from indexer.known import Region
@@ -43,7 +49,8 @@ def resolve_sources(
     sources : as the user named them; each must be there, or lie in one of ``roots``, the folders
     that the index knows. listed : files of a list, of which some may be gone by now.
 
-    Raises SourceError for what is missing, unreadable, an index, or holds no images.
+    Raises SourceError for what is missing, unreadable, an index, or holds no images,
+    MissingExtraError for a RAW photo that cannot be read yet.
     """
     folders: list[Path] = []
     gone: list[Path] = []
@@ -66,14 +73,16 @@ def resolve_sources(
             elif not is_known:
                 raise SourceError(f"no such folder or file: {_shown(source)}")
             else:
-                (files if path.suffix.lower() in IMAGE_EXTENSIONS else gone).append(path)
+                (files if path.suffix.lower() in readable_extensions() else gone).append(path)
         elif not stat.S_ISDIR(found.st_mode):
             ending = path.suffix.lower() if stat.S_ISREG(found.st_mode) else ""
             if ending in CONTAINER_EXTENSIONS:
                 check_container(path)
                 containers.append(path)
-            elif ending in IMAGE_EXTENSIONS:
+            elif ending in readable_extensions():
                 files.append(path)
+            elif ending in RAW_EXTENSIONS:
+                raise MissingExtraError(f"{source} is a RAW photo: {RAW_CURE} to index it")
             else:
                 refuse_packed(path)
                 raise SourceError(

@@ -16,6 +16,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageCms
 
+from clipsearch.file_kinds import reads_raw
+from tests.raw_files import dng
+
 INDEXED = "indexed"
 IGNORED = "ignored"
 BAD = frozenset({"corrupt", "truncated", "unsupported", "too_large", "empty"})
@@ -144,8 +147,14 @@ def impostors(to: Folder) -> None:
     for number, (kind, data) in enumerate(_formats(300).items()):
         wrong = ENDINGS[swapped[(number + 1) % len(swapped)]]
         to.add(f"impostors/{kind} as.{wrong}", data, INDEXED)
-    for name in ("side.xmp", "video.mov", "no extension", "raw.cr3", "._0001.jpg", "photo.jpg.txt"):
+    for name in ("side.xmp", "video.mov", "no extension", "a.pdf", "._0001.jpg", "photo.jpg.txt"):
         to.add(f"impostors/{name}", saved(picture(320), "JPEG"), IGNORED)
+    # Looked into only where the extra that reads RAW photos is installed.
+    become = (INDEXED, "truncated", "unsupported") if reads_raw() else (IGNORED,) * 3
+    camera = dng(picture(640))
+    to.add("impostors/raw.cr3", saved(picture(321), "JPEG"), become[0])
+    to.add("impostors/half.dng", camera[: len(camera) // 2], become[1])
+    to.add("impostors/noise.nef", rng.randbytes(4000), become[2])
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:
