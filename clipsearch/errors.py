@@ -17,8 +17,11 @@ line turns them into exit codes; a library user catches ``ClipsearchError``.
     │   └── ModelLoadError        a model folder or file that cannot be loaded
     ├── SpaceMismatchError   vectors of two different embedding spaces would have met
     ├── QueryError           a query that cannot be answered: empty, wrong size, not finite
+    │   └── FilterError          a filter or a date that cannot be understood; says where
     ├── LabelError           a label set or template that cannot be used
     ├── OptionError          a setting that makes no sense; names what is allowed
+    ├── ExportError          an export that stopped, or a record of one that will not do
+    ├── SidecarError         an XMP sidecar that cannot be added to without risk
     └── MissingExtraError    an optional dependency is needed; prints its install line
 """
 
@@ -90,12 +93,38 @@ class QueryError(ClipsearchError):
     """A query is empty, of the wrong size, or not finite."""
 
 
+class FilterError(QueryError):
+    """A filter, or a date in one, cannot be understood.
+
+    ``position`` is the character of the filter's text, counted from 1, at which it went wrong;
+    None where there is no text, or only a value.
+    """
+
+    def __init__(self, message: str, position: int | None = None) -> None:
+        super().__init__(
+            message if position is None else f"filter, character {position}: {message}"
+        )
+        self.position = position
+
+
 class LabelError(ClipsearchError):
     """A label set or a template cannot be used."""
 
 
 class OptionError(ClipsearchError):
     """A setting makes no sense."""
+
+
+class ExportError(ClipsearchError):
+    """An export stopped half-way, or there is no such record of one."""
+
+
+class ExportRecordError(ExportError):
+    """The record of an export is damaged, so that it cannot be taken back."""
+
+
+class SidecarError(ClipsearchError):
+    """An XMP sidecar is no sound XMP, or holds its keywords in a form nobody reads."""
 
 
 class MissingExtraError(ClipsearchError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -117,6 +118,35 @@ class PathTable:
 
     def __len__(self) -> int:
         return len(self._ids)
+
+    # One row a place, the places of an image together.
+
+    @property
+    def ids(self) -> Int64:
+        """(n,) int64, rising."""
+        return self._ids
+
+    @property
+    def missing_rows(self) -> npt.NDArray[np.bool_]:
+        """(n,) bool: whether the last scan did not find the file."""
+        return self._missing
+
+    @functools.cached_property
+    def counts(self) -> npt.NDArray[np.bool_]:
+        """(n,) bool: every place of a file that is there; missing ones only where an image has
+        no other."""
+        _, first, rows_of = np.unique(self._ids, return_index=True, return_inverse=True)
+        return np.asarray(~self._missing | self._missing[first][rows_of])
+
+    @property
+    def root_ids(self) -> npt.NDArray[np.int32]:
+        """(n,) int32: the root that the path is relative to."""
+        return self._roots
+
+    @functools.cached_property
+    def relative_paths(self) -> pa.BinaryArray:
+        """(n,) paths relative to their roots, "/" between parts."""
+        return self._paths.take(int_array(self._rows))
 
     def _place(self, row: int) -> Place:
         root_id = int(self._roots[row])

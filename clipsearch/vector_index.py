@@ -103,6 +103,7 @@ class TopK:
         self.ids[row] = merged_ids[order]
 
 
+_PRODUCT_ROWS = 2048
 _SLACK = 1e-5
 """More than float32 sums, taken in any order, differ by for unit vectors."""
 
@@ -113,8 +114,12 @@ def inner_products(rows: Float32, query: Float32) -> Float32:
     A matrix product may round the same row differently in different places; summed in
     float64, row by row, equal rows have equal scores wherever they stand.
     """
-    products = rows.astype(np.float64) * query.astype(np.float64)
-    scores: Float32 = products.sum(axis=1).astype(np.float32)
+    scores = np.empty(len(rows), np.float32)
+    wide = query.astype(np.float64)
+    for start in range(0, len(rows), _PRODUCT_ROWS):  # in float64 they take much room
+        products = rows[start : start + _PRODUCT_ROWS].astype(np.float64)
+        products *= wide
+        scores[start : start + _PRODUCT_ROWS] = products.sum(axis=1)
     return scores
 
 

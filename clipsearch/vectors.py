@@ -91,6 +91,11 @@ class Vectors:
             start += len(segment)
         return wanted, rows
 
+    def blocks_of(self, ids: Int64, rows: int = BLOCK_ROWS) -> Iterator[tuple[Int64, Float32]]:
+        """``take`` of (a,) rising ids, at most ``rows`` at a time."""
+        for start in range(0, len(ids), rows):
+            yield self.take(ids[start : start + rows])
+
 
 def _covered(shards: Sequence[ShardRef]) -> list[list[Any]]:
     return [[shard.sha256, shard.rows] for shard in shards]

@@ -6,6 +6,7 @@ A further kind of index joins by one line in ``KINDS``.
 from __future__ import annotations
 
 import dataclasses
+import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -26,6 +27,7 @@ from clipsearch.vector_index import (
     TopK,
     choose_kind,
     exact_search,
+    inner_products,
 )
 from clipsearch.vector_search import VectorSearch
 from clipsearch.vectors import Vectors
@@ -488,3 +490,16 @@ def test_choice_by_size() -> None:
     assert choose_kind(rows, 512) == "exact"
     assert choose_kind(rows + 1, 512) == "sqfp16"
     assert choose_kind(0, 512) == "exact"
+
+
+def test_scores_of_many_take_little_room() -> None:
+    rows = np.random.default_rng(4).standard_normal((50_000, 64), dtype=np.float32)
+    expected = (rows.astype(np.float64) * rows[7].astype(np.float64)).sum(axis=1)
+    tracemalloc.start()
+    try:
+        scores = inner_products(rows, rows[7])
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert np.array_equal(scores, expected.astype(np.float32))
+    assert peak < 4_000_000  # in float64 all rows are 25.6 MB

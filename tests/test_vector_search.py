@@ -132,6 +132,41 @@ def test_tail_and_deletions(tmp_path: Path, deleted: Int64) -> None:
     check(search, 900, deleted)
 
 
+@pytest.mark.parametrize("deleted", [NOTHING, IDS[1::3]], ids=["none", "a third"])
+def test_allowed_rows_however_few(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deleted: Int64
+) -> None:
+    """Recall is 1 against brute force, whichever way the allowed rows are looked at; the few
+    are read one by one, so that no filter makes a search miss what it allows."""
+    build_faiss_file(tmp_path, make_manifest(500, 140), "toy-1", make_vectors(640))
+    search = open_search(tmp_path, make_manifest(500, 140, 60, 200), 900, deleted)
+    assert search.kind == "sqfp16"
+    taken: list[int] = []
+    original = Vectors.blocks_of
+
+    def spy(self: Vectors, ids: Int64, rows: int = 3) -> Any:
+        taken.append(len(ids))
+        return original(self, ids, rows)
+
+    monkeypatch.setattr(Vectors, "blocks_of", spy)
+    products = QUERIES.astype(np.float64) @ ROWS.astype(np.float64).T
+    rng = np.random.default_rng(8)
+    for count in (0, 1, 5, 9, 10, 100, 449, 451, 899, 900):
+        rows = np.sort(rng.choice(900, count, replace=False))
+        keep = rows[~np.isin(IDS[rows], deleted)]
+        for exact in (False, True):
+            taken.clear()
+            scores, ids = search.search(QUERIES, 20, allowed=IDS[rows], exact=exact)
+            assert taken == ([count] if count <= (450 if exact else 9) else [])
+            for query in range(len(QUERIES)):
+                order = np.lexsort((keep, -products[query, keep].round(6)))[:20]
+                assert ids[query, : len(order)].tolist() == IDS[keep[order]].tolist()
+                assert (ids[query, len(order) :] == -1).all()
+                np.testing.assert_allclose(
+                    scores[query, : len(order)], products[query, keep[order]], atol=1e-5
+                )
+
+
 def test_the_tail_is_not_in_the_file(tmp_path: Path) -> None:
     """Both parts really answer: without the file's rows, and without the tail's, hits go."""
     build_faiss_file(tmp_path, make_manifest(500, 140), "toy-1", make_vectors(640))
