@@ -120,6 +120,23 @@ def read_thumbnails(cache: Path, shard_name: str, index_uuid: str) -> dict[int, 
         return dict(zip(ids, images, strict=True))
 
 
+def thumbnails_of(cache: Path, manifest: Manifest, ids: Int64) -> Iterator[tuple[int, bytes]]:
+    """(id, JPEG bytes) of those of the (n,) rising ``ids`` that the cache has, in their order."""
+    for shard in manifest.images:
+        start, stop = np.searchsorted(ids, [shard.first_id, shard.last_id + 1])
+        if start == stop:
+            continue
+        with _open(cache, shard.name, manifest.uuid) as table:
+            if table is None:
+                continue
+            held = as_numpy(table.column("id"))
+            images = table.column("image")
+            for image_id in ids[start:stop][np.isin(ids[start:stop], held)].tolist():
+                image: bytes | None = images[int(np.searchsorted(held, image_id))].as_py()
+                if image:
+                    yield image_id, image
+
+
 @contextlib.contextmanager
 def _open(cache: Path, shard_name: str, index_uuid: str) -> Iterator[pa.Table | None]:
     """The mapped table of one shard's thumbnails; None when it is missing, damaged or another
