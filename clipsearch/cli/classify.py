@@ -6,11 +6,13 @@ import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from clipsearch.cli import FOUND, NOTHING_FOUND
+from clipsearch.cli.filter_options import filter_from_options, filter_options
+from clipsearch.cli.label_options import asked_labels, label_options
 from clipsearch.cli.output import (
     counted,
     csv_lines,
@@ -30,24 +32,18 @@ from clipsearch.cli.places import (
     index_option,
     moved_model_option,
 )
-from clipsearch.errors import LabelError
+from clipsearch.errors import OptionError
 from clipsearch.image_index import ImageIndex
 from clipsearch.records import Classification
+
+if TYPE_CHECKING:
+    from clipsearch.filter_options import FilterOptions
 
 _ROWS_AT_ONCE = 8192
 
 
 @click.command()
-@click.option("--labels", metavar="A,B,C", help="The labels, with commas between them.")
-@click.option("--labels-file", type=click.Path(path_type=str), help="A file with one label a line.")
-@click.option(
-    "--templates",
-    metavar="NAME",
-    default="simple",
-    show_default=True,
-    help='simple (7 prompts a label), openai (80), none, a file, or one like "a sketch of a {}".',
-)
-@click.option("--context", help='What the labels are, such as "a type of pet"; helps a little.')
+@label_options
 @click.option(
     "--top", type=click.IntRange(min=1), default=1, show_default=True,
     help="How many labels to write for each image.",
@@ -56,6 +52,7 @@ _ROWS_AT_ONCE = 8192
     "--out", "out_path", metavar="FILE", type=click.Path(path_type=str),
     help="Write every image's label to FILE: .parquet, .csv or .json (one object a line).",
 )  # fmt: skip
+@filter_options
 @index_option
 @moved_model_option
 @device_option
@@ -63,14 +60,16 @@ _ROWS_AT_ONCE = 8192
 def classify(
     labels: str | None,
     labels_file: str | None,
-    templates: str,
+    templates: str | None,
     context: str | None,
+    save_as: str | None,
     top: int,
     out_path: str | None,
     index_path: str | None,
     model: str | None,
     device: str | None,
     output: str | None,
+    filters: FilterOptions | None,
 ) -> int:
     """Give every image of the index one label of a set, from stored vectors alone.
 
@@ -79,21 +78,40 @@ def classify(
 
     \b
       clipsearch classify --labels "dog,cat,bird"
-      clipsearch classify --labels-file animals.txt --out animals.parquet
+      clipsearch classify --labels-file animals.txt --out animals.parquet --save-as animals
+      clipsearch classify --labels @animals --since 2024 --in ~/Pictures
     """
     from clipsearch.cli.result_files import check_out_path, write_result
     from clipsearch.image_index import open_index
-    from clipsearch.prompts import parse_labels, read_labels_file
+    from clipsearch.label_set_files import check_name
+    from clipsearch.label_set_saving import save_classification
 
-    if (labels is None) == (labels_file is None):
-        raise LabelError('give the labels either as --labels "a,b" or with --labels-file FILE')
+    place = existing_index(index_path)
     out = check_out_path(out_path) if out_path is not None else None
-    names = parse_labels(labels) if labels is not None else read_labels_file(labels_file or "")
-    opened = open_index(existing_index(index_path), model=model, device=device)
-    result = opened.classify(names, templates=templates, context=context, top=top)
+    name = check_name(save_as) if save_as is not None else None
+    where = filter_from_options(filters)
+    if where is not None and name is not None:
+        raise OptionError("a saved label set is of every image: leave out --save-as or the filter")
+    asked = asked_labels(place, labels, labels_file, templates, context)
+    opened = open_index(place, model=model, device=device)
+    result = opened.classify(
+        asked.names,
+        templates=asked.templates,
+        context=asked.context,
+        top=top,
+        where=where,
+    )
+    if name is not None:
+        state = opened.state()
+        try:
+            save_classification(place, state, name, result, asked.templates, asked.context)
+        except PermissionError:
+            raise OptionError(
+                f"no permission to save a label set in the index at {place}"
+            ) from None
     if out is not None:
-        write_result(out, result_rows(opened, result), top=result.labels.shape[1])
-    if len(names) == 1:
+        write_result(out, result_rows(opened, result), result_columns(result))
+    if len(asked.names) == 1:
         click.echo("Note: with a single label every image gets it, with probability 1.", err=True)
     if output == "json":
         for row in result_rows(opened, result):
@@ -107,7 +125,15 @@ def classify(
             line = f"\t{row['label']}\t{row['probability']:.4f}\n"
             write_bytes(os.fsencode(row["path"]) + line.encode())
     _tell_speed(result, out)
+    if name is not None:
+        click.echo(f"Saved as {name}: {counted(len(result), 'image')}.", err=True)
     return FOUND if len(result) else NOTHING_FOUND
+
+
+def result_columns(result: Classification) -> list[str]:
+    """The columns of ``result_rows``."""
+    rank = ["rank"] if result.labels.shape[1] > 1 else []
+    return ["id", "path", *rank, "label", "score", "probability", "margin", "runner_up"]
 
 
 def result_rows(opened: ImageIndex, result: Classification) -> Iterator[dict[str, Any]]:

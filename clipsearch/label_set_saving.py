@@ -1,0 +1,155 @@
+"""Saving label sets: under a lock of their own, a table first and then the JSON that names it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import os
+import secrets
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from clipsearch import __version__
+from clipsearch.errors import IndexLockedError, LabelError
+from clipsearch.generation import Generation
+from clipsearch.label_set_files import (
+    CLASSIFY,
+    LabelRows,
+    LabelSet,
+    check_name,
+    is_table_of,
+    json_name,
+    same_name,
+    set_bytes,
+    table_bytes,
+    table_name,
+)
+from clipsearch.label_sets import known_name, label_set_names, labels_folder
+from clipsearch.manifest import FileRef, utc_now
+from clipsearch.prompts import resolve_templates
+from clipsearch.records import Classification
+from clipsearch.store import TEMPORARY_PREFIX, make_folder, replace_file
+
+LOCK_NAME = "labels.lock"
+_WAIT_SECONDS = 30.0  # to save takes moments; whoever holds the lock longer is stuck
+
+
+@contextlib.contextmanager
+def labels_lock(index: Path) -> Iterator[Path]:
+    """Hold the lock of the label sets, which is not the writer's; the folder they are in.
+
+    Raises IndexLockedError when another process keeps it for half a minute.
+    """
+    folder = labels_folder(index)
+    make_folder(folder)
+    lock = FileLock(folder / LOCK_NAME)
+    try:
+        lock.acquire(timeout=_WAIT_SECONDS)
+    except Timeout:
+        raise IndexLockedError(
+            f"another process is saving a label set of {index}: wait for it, or stop it"
+        ) from None
+    try:
+        yield folder
+    finally:
+        lock.release()
+
+
+def save_label_set(index: Path, new: LabelSet, rows: LabelRows) -> LabelSet:
+    """Save a label set under its name, over what had that name; whole or not at all.
+
+    Raises LabelError for a name or labels that cannot be saved, or a name that differs from
+    another set's in case alone, IndexLockedError, OSError.
+    """
+    name = check_name(new.name)
+    data = table_bytes(new, rows)
+    table = table_name(name, secrets.token_hex(6))
+    digest = hashlib.sha256(data).hexdigest()
+    saved = dataclasses.replace(
+        new,
+        name=name,
+        saved_at=utc_now(),
+        software=f"clipsearch {__version__}",
+        table=FileRef(table, len(rows.ids), data.size, digest),
+    )
+    document = set_bytes(saved)
+    with labels_lock(index) as folder:
+        for other in label_set_names(index):
+            if other != name and same_name(other) == same_name(name):
+                raise LabelError(
+                    f"there is a label set {other}, and {name} differs from it in case alone: "
+                    f"save it as {other}, or under another name"
+                )
+        for stray in folder.glob(f"{TEMPORARY_PREFIX}*"):  # of a process that was killed
+            with contextlib.suppress(OSError):
+                stray.unlink()
+        replace_file(folder / table, data)
+        try:
+            replace_file(folder / json_name(name), document)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                (folder / table).unlink()
+            raise
+        _remove_tables(folder, name, keep=table)
+    return saved
+
+
+def delete_label_set(index: Path, name: str) -> None:
+    """Remove a saved label set, damaged or not; LabelError when there is none of that name."""
+    known = known_name(index, name)
+    with labels_lock(index) as folder:
+        (folder / json_name(known)).unlink(missing_ok=True)
+        _remove_tables(folder, known, keep=None)
+
+
+def save_classification(
+    index: Path,
+    state: Generation,
+    name: str,
+    result: Classification,
+    templates: str | Sequence[str],
+    context: str | None,
+) -> LabelSet:
+    """Save each image's best label under ``name``; raises as ``save_label_set``.
+
+    templates, context : what ``result`` was made with.
+    """
+    rows = LabelRows(
+        result.ids, result.labels[:, 0], result.scores[:, 0], result.probabilities[:, 0]
+    )
+    new = new_label_set(state, name, CLASSIFY, result.label_names, templates, context)
+    return save_label_set(index, new, rows)
+
+
+def new_label_set(
+    state: Generation,
+    name: str,
+    kind: str,
+    labels: Sequence[str],
+    templates: str | Sequence[str],
+    context: str | None,
+) -> LabelSet:
+    """A label set of this generation, not saved yet."""
+    return LabelSet(
+        name=check_name(name),
+        kind=kind,
+        labels=tuple(labels),
+        templates=resolve_templates(templates),
+        context=context,
+        index=state.manifest.uuid,
+        space=state.space.fingerprint,
+        generation=state.manifest.generation,
+        next_id=state.manifest.next_id,
+        saved_at="",
+        software="",
+    )
+
+
+def _remove_tables(folder: Path, name: str, keep: str | None) -> None:
+    for file in os.listdir(folder):
+        if file != keep and is_table_of(name, file):
+            with contextlib.suppress(OSError):  # open in a reader on Windows; the next save tries
+                (folder / file).unlink()
