@@ -10,10 +10,12 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import os
 import re
 import uuid
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, TypeVar
 
 from clipsearch.encoder import ImageGeometry, Space
@@ -25,6 +27,7 @@ COPY_NAME = "manifest.copy.json"
 """The same again, written right after it, for ``verify --repair``."""
 _CURE = "mend it with 'clipsearch verify --repair --index"
 FORMAT = "clipsearch index"
+_FORMAT_WITHIN = 4096  # bytes of the beginning, where it stands first
 FORMAT_VERSION = 1
 
 
@@ -140,6 +143,24 @@ def write_manifest(store: Store, manifest: Manifest) -> None:
     data = (json.dumps(document, indent=1) + "\n").encode("ascii")
     store.replace(MANIFEST_NAME, data)
     store.replace(COPY_NAME, data)
+
+
+def index_around(path: Path) -> Path | None:
+    """The index that ``path`` is or lies in, whole or damaged; None when in none.
+
+    Many programs have a ``manifest.json``: one of theirs makes no index.
+    """
+    whole = Path(os.path.realpath(path))
+    for place in (whole, *whole.parents):
+        if (place / COPY_NAME).is_file():
+            return place
+        try:
+            with open(place / MANIFEST_NAME, "rb") as file:
+                if json.dumps(FORMAT).encode() in file.read(_FORMAT_WITHIN):
+                    return place
+        except OSError:
+            continue
+    return None
 
 
 def read_for_writing(store: Store, place: str) -> Manifest:

@@ -20,6 +20,12 @@ import pyarrow as pa
 from clipsearch.errors import IndexFormatError
 
 TEMPORARY_PREFIX = ".tmp-"
+LABELS = "labels"
+"""The folder of saved label sets, which have a lock of their own."""
+EXPORTS = "exports"
+"""The folder of the records of exports, each of them one process's own."""
+SEARCHES = "searches"
+"""The folder of saved searches."""
 
 _SEAL = struct.Struct("<8sQI")  # mark, bytes before the seal, CRC-32 of their two ends
 _SEAL_MARK = b"clipseal"
@@ -177,7 +183,10 @@ class LocalStore:
         return pa.memory_map(os.fsencode(path), "r")
 
     def remove_temporary_files(self) -> None:
-        """Clear what a killed writer left half-written. Only for the holder of the lock."""
+        """Clear what a killed writer left half-written. Only for the holder of the writer's
+        lock; a label set, or the record of an export, may be half-written by somebody else at
+        this moment."""
         for stray in self.root.rglob(f"{TEMPORARY_PREFIX}*"):
-            with contextlib.suppress(OSError):
-                stray.unlink()
+            if stray.parent not in (self.root / LABELS, self.root / EXPORTS):
+                with contextlib.suppress(OSError):
+                    stray.unlink()
