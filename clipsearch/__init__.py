@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from clipsearch.encoder import Encoder, ImageGeometry, Space, load_encoder
     from clipsearch.errors import ClipsearchError
     from clipsearch.image_index import ImageIndex, open_index
+    from clipsearch.query import Query
     from clipsearch.records import Classification, Hit, Hits, IndexStatus, LabelSummary
 
 _HOME = {
@@ -30,6 +31,7 @@ _HOME = {
     "ImageIndex": "clipsearch.image_index",
     "IndexStatus": "clipsearch.records",
     "LabelSummary": "clipsearch.records",
+    "Query": "clipsearch.query",
     "Space": "clipsearch.encoder",
     "load_encoder": "clipsearch.encoder",
     "open_index": "clipsearch.image_index",
@@ -45,6 +47,7 @@ __all__ = [
     "ImageIndex",
     "IndexStatus",
     "LabelSummary",
+    "Query",
     "Space",
     "load_encoder",
     "open_index",

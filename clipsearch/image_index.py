@@ -6,34 +6,43 @@ query and is not in the index.
 
 from __future__ import annotations
 
-import contextlib
 import os
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from clipsearch.classify import classify
 from clipsearch.encoder import Encoder, Float32, Space
 from clipsearch.errors import (
-    ImageError,
     IndexFormatError,
     QueryError,
 )
 from clipsearch.generation import Generation, cache_folder, is_of, open_generation
-from clipsearch.manifest import FORMAT_VERSION, read_manifest
+from clipsearch.index_status import index_status
+from clipsearch.manifest import read_manifest
 from clipsearch.model_names import resolve_model_name
 from clipsearch.paths import PathTable
-from clipsearch.prompts import check_labels, class_vectors
-from clipsearch.query import Term, combine, text_term, vector_term
+from clipsearch.prompts import class_vectors
+from clipsearch.query import Image, Query, as_filter
 from clipsearch.query_encoders import QueryEncoders
-from clipsearch.records import Classification, Hit, Hits, IndexStatus
-from clipsearch.scoring import ScoredBlock, score_blocks
+from clipsearch.query_terms import known_id
+from clipsearch.questions import question_of
+from clipsearch.records import Classification, Hits, IndexStatus
+from clipsearch.searching import answer
 from clipsearch.shards import Int64
 from clipsearch.text_vectors import TextVectors
 from clipsearch.thumbnails import read_thumbnail
 
+if TYPE_CHECKING:
+    from clipsearch.duplicate_groups import Duplicates
+    from clipsearch.filters import Filter
+    from clipsearch.same_picture import DuplicateSettings
+    from clipsearch.tagging import Tagging
+
+T = TypeVar("T")
 ImagePath = str | os.PathLike[str]
 
 
@@ -74,6 +83,11 @@ class ImageIndex:
         """The generation of the index that is open."""
         return self._generation.manifest.generation
 
+    @property
+    def next_id(self) -> int:
+        """The id that the next new image will have; all that are here have lower ones."""
+        return self._generation.manifest.next_id
+
     def refresh(self) -> bool:
         """Open what was committed since; True when there was something new."""
         fresh = read_manifest(self._generation.store, str(self.path))
@@ -82,8 +96,9 @@ class ImageIndex:
         self._generation = open_generation(self.path)
         return True
 
-    def _with_paths(self) -> Generation:
-        """The open generation, its table of paths at hand.
+    def state(self) -> Generation:
+        """The open generation, its table of paths at hand: what the functions of ``tag``,
+        ``duplicates``, ``metadata`` and the like take. It never changes.
 
         A writer may have cleared that away before it was first asked for; then the newest
         generation is opened instead.
@@ -97,6 +112,19 @@ class ImageIndex:
                     raise
             else:
                 return state
+
+    def _of_newest(self, ask: Callable[[Generation], T]) -> T:
+        """What ``ask`` answers; asked again of the newest generation where a writer has cleared
+        away a table that it wanted to read."""
+        while True:
+            state = self.state()
+            try:
+                return ask(state)
+            except IndexFormatError:
+                if state is not self._generation:  # another thread has just opened it
+                    continue
+                if not self.refresh():
+                    raise
 
     # -- encoding queries ---------------------------------------------------------------
 
@@ -114,78 +142,79 @@ class ImageIndex:
     # Another thread may refresh the index meanwhile: every question is answered by the one
     # generation it began with, so that vectors of two spaces cannot meet.
 
-    def _image_term(self, state: Generation, image: ImagePath) -> tuple[Term, int | None]:
-        """The term of an image file, and its id when its content is in the index."""
-        from clipsearch.images import read_image
-
-        path = Path(os.path.abspath(image))
-        # The photo may be on a disk that is unplugged; its vector is here all the same.
-        here = path.is_file()
-        known = state.hashes.get(_sha256_of(path)) if here else state.paths.id_at(path)
-        if known is not None:
-            found, rows = state.vectors.take([known])
-            if len(found):
-                return vector_term(rows[0], state.space.dim), known
-        if not path.exists():
-            raise ImageError("vanished", "no such file, neither on the disk nor in the index")
-        decoded = read_image(path, state.space.geometry, thumbnail_side=None)
-        encoder = self._encoders.encoder(state.space)
-        return Term(encoder.encode_images(decoded.pixels[None])[0]), None
-
     # -- questions ----------------------------------------------------------------------
 
     def search(
         self,
-        text: str | None = None,
+        query: str | Query,
         *,
-        image: ImagePath | None = None,
-        vector: Sequence[float] | Float32 | None = None,
-        k: int = 10,
-        min_score: float | None = None,
+        k: int | None = 10,
+        offset: int = 0,
         exact: bool = False,
+        first_id: int | None = None,
+        strengths: bool = False,
     ) -> Hits:
-        """The k images nearest to some words, an image file, a vector, or their sum.
+        """The images that answer some words, or a ``Query`` of words, images and a filter.
 
-        vector : (dim,) numbers in this index's space. min_score : leave out lower scores.
+        k : how many hits to bring, None for all; offset : how many to pass over before them.
         exact : scan every vector even where an approximate index could answer.
+        first_id : only images with this id or a later one; ids rise with every new image.
+        strengths : tell how strong every hit is, without a cut-off too.
 
-        Raises QueryError, ImageError, and the errors of ``load_encoder``.
+        Raises QueryError, ImageError, LabelError for a label in the filter that nobody knows,
+        and the errors of ``load_encoder``.
         """
-        state = self._with_paths()
-        terms: list[Term] = []
-        if text is not None:
-            terms.append(text_term(text, self._encoders.texts(state.space).encode))
-        if image is not None:
-            terms.append(self._image_term(state, image)[0])
-        if vector is not None:
-            terms.append(vector_term(vector, state.space.dim))
-        return _nearest(state, combine(terms), k, min_score, exact, without=None)
+        query = Query(query) if isinstance(query, str) else query
+        where = query.filter()
+        if not query.has_terms and where is None:
+            raise QueryError("the query is empty: give words, an image, a vector or a filter")
 
-    def similar(
-        self,
-        image: ImagePath | int,
-        *,
-        k: int = 10,
-        min_score: float | None = None,
-        exact: bool = False,
-    ) -> Hits:
-        """The k images most like an image file or the indexed image of this id, itself left
-        out.
+        def ask(state: Generation) -> Hits:
+            question = question_of(
+                state,
+                self._encoders,
+                query,
+                where=where,
+                allowed=self._allowed(state, where, first_id),
+                strengths=strengths,
+            )
+            return answer(state, question, k=k, offset=offset, exact=exact)
 
-        Raises QueryError for an id that is not in the index, ImageError, and the errors of
-        ``load_encoder`` when the file is not in the index and has to be encoded.
+        return self._of_newest(ask)
+
+    def _allowed(
+        self, state: Generation, where: Filter | None, first_id: int | None
+    ) -> Int64 | None:
+        allowed = self._matching(state, where)
+        if first_id is None:
+            return allowed
+        ids = state.vectors.ids if allowed is None else allowed
+        return np.setdiff1d(ids[ids >= first_id], state.vectors.deleted)
+
+    def _matching(self, state: Generation, where: Filter | None) -> Int64 | None:
+        if where is None:
+            return None
+        from clipsearch.metadata import matching_ids
+
+        return matching_ids(self.path, state, where)
+
+    def matching(self, where: str | Filter) -> Int64:
+        """The rising ids of the images that fulfil an expression of ``clipsearch.filters``.
+
+        Raises FilterError, and LabelError for a label that no saved set has.
         """
-        state = self._with_paths()
-        known: int | None
-        if isinstance(image, int | np.integer):
-            known = int(image)
-            found, rows = state.vectors.take([known])
-            if not len(found):
-                raise QueryError(f"there is no image {image} in {self.path}")
-            term = vector_term(rows[0], state.space.dim)
-        else:
-            term, known = self._image_term(state, image)
-        return _nearest(state, term.vector, k, min_score, exact, without=known)
+        from clipsearch.metadata import matching_ids
+
+        wanted = as_filter(where)
+        assert wanted is not None
+        return self._of_newest(lambda state: matching_ids(self.path, state, wanted))
+
+    def similar(self, image: Image, *, k: int | None = 10, exact: bool = False) -> Hits:
+        """The images most like an image file or the indexed image of this id, itself left out.
+
+        The same as ``search(Query(like=(image,)))``.
+        """
+        return self.search(Query(like=(image,)), k=k, exact=exact)
 
     def class_vectors(
         self, labels: Sequence[str], templates: str = "simple", context: str | None = None
@@ -199,49 +228,79 @@ class ImageIndex:
         self,
         labels: Sequence[str],
         *,
-        templates: str = "simple",
+        templates: str | Sequence[str] = "simple",
         context: str | None = None,
         top: int = 1,
+        where: str | Filter | None = None,
     ) -> Classification:
         """Give every image its best label, from stored vectors alone.
 
         labels : the label set, at least one, no two alike.
         templates : "simple" (7), "openai" (80), "none", a file of templates, or one template
             with {} in it. context : added to every label, such as "a type of pet".
-        top : how many labels to keep for each image.
+        top : how many labels to keep for each image. where : label only the images that fulfil
+        this expression of ``clipsearch.filters``.
 
-        Raises LabelError and the errors of ``load_encoder``.
+        Raises LabelError, QueryError for the expression, and the errors of ``load_encoder``.
         """
-        names = check_labels(labels)
-        top = max(1, min(top, len(names)))
-        state = self._generation
+        wanted = None if where is None else as_filter(where)
+        state, allowed = self._generation, None
+        if wanted is not None:
+            state, allowed = self._of_newest(lambda state: (state, self._matching(state, wanted)))
         texts = self._encoders.texts(state.space)
-        classes = class_vectors(names, texts, templates, context)
-        begin = time.perf_counter()
-        scale = state.space.logit_scale
-        blocks = list(score_blocks(state.vectors.blocks(), classes, scale, top))
-        seconds = time.perf_counter() - begin
-        empty = ScoredBlock(
-            ids=np.empty(0, np.int64),
-            labels=np.empty((0, top), np.int32),
-            scores=np.empty((0, top), np.float32),
-            probabilities=np.empty((0, top), np.float32),
-            margins=np.empty(0, np.float32),
-            runners_up=np.empty(0, np.int32),
-        )
-        columns = {
-            name: np.concatenate([getattr(block, name) for block in [empty, *blocks]])
-            for name in ("ids", "labels", "scores", "probabilities", "margins", "runners_up")
-        }
-        return Classification(
-            label_names=tuple(names),
-            seconds=seconds,
-            texts_encoded=texts.total.encoded,
-            texts_cached=texts.total.cached,
-            **columns,
+        return classify(state, texts, labels, templates, context, top, allowed)
+
+    def tag(
+        self,
+        labels: Sequence[str],
+        *,
+        templates: str | Sequence[str] = "simple",
+        context: str | None = None,
+        most: int | None = None,
+    ) -> Tagging:
+        """Give every image those labels that it shows, from stored vectors alone.
+
+        most : how many labels an image can have. ``clipsearch.tag`` has more to set, and tags
+        by what a saved set remembers. Raises as ``classify`` does.
+        """
+        from clipsearch.tag import tag
+
+        state = self.state()
+        texts = self._encoders.texts(state.space)
+        return tag(state, texts, labels, templates=templates, context=context, most=most)
+
+    def duplicates(
+        self,
+        kind: str = "near",
+        settings: DuplicateSettings | None = None,
+        *,
+        where: str | Filter | None = None,
+    ) -> Duplicates:
+        """Groups of files that show the same, and which of each to keep.
+
+        kind : "exact" (the same bytes), "copy" (one picture resized, recompressed, lightly
+        edited), "burst" (shots of one scene, seconds apart) or "near" (copies and bursts).
+        where : look only at the images that fulfil this expression of ``clipsearch.filters``.
+
+        Raises OptionError for another kind, and as ``matching`` does.
+        """
+        from clipsearch.duplicates import find_duplicates
+
+        wanted = None if where is None else as_filter(where)
+        return self._of_newest(
+            lambda state: find_duplicates(
+                state, kind, settings, allowed=self._matching(state, wanted)
+            )
         )
 
     # -- looking things up --------------------------------------------------------------
+
+    def id_of(self, image: Image) -> int | None:
+        """The id of an image of the index, by its file, its bytes or its id; None for others.
+
+        Raises QueryError for an id that is not in the index.
+        """
+        return known_id(self.state(), image)
 
     def vectors_of(self, ids: Sequence[int] | Int64) -> tuple[Int64, Float32]:
         """The rising (m,) ids of ``ids`` that are here, and their (m, dim) float32 rows."""
@@ -249,7 +308,7 @@ class ImageIndex:
 
     def paths(self) -> PathTable:
         """Where every image is."""
-        return self._with_paths().paths
+        return self.state().paths
 
     def thumbnail(self, image_id: int) -> bytes | None:
         """The JPEG thumbnail made while indexing, None when the cache has lost it."""
@@ -261,90 +320,7 @@ class ImageIndex:
 
     def status(self) -> IndexStatus:
         """Counts, sizes, model and freshness."""
-        state = self._with_paths()
-        manifest = state.manifest
-        caches = {cache_folder(self.path), state.cache}
-        return IndexStatus(
-            path=str(self.path),
-            uuid=manifest.uuid,
-            generation=manifest.generation,
-            format_version=FORMAT_VERSION,
-            created_at=manifest.created_at,
-            updated_at=manifest.updated_at,
-            images=len(state.vectors),
-            files_present=state.paths.present,
-            files_missing=state.paths.missing,
-            copies=state.paths.copies,
-            skipped=manifest.skipped.rows if manifest.skipped else 0,
-            model=state.space.model,
-            space=state.space.id,
-            dim=state.space.dim,
-            roots=tuple(
-                {
-                    "path": root.path,
-                    "scanned_at": root.scanned_at,
-                    "there": os.path.isdir(root.path),
-                }
-                for root in manifest.roots
-            ),
-            truth_bytes=sum(ref.bytes for ref in manifest.files()),
-            cache_bytes=sum(_bytes_below(cache) for cache in caches),
-            search_kind=state.search.kind,
-        )
-
-
-def _nearest(
-    state: Generation,
-    query: Float32,
-    k: int,
-    min_score: float | None,
-    exact: bool,
-    without: int | None,
-) -> Hits:
-    """The k images of one generation nearest to a (dim,) query, the image ``without`` left out."""
-    if k < 1:
-        raise QueryError(f"k must be 1 or more, got {k}")
-    asked = k + (without is not None)
-    scores, ids = state.search.search(query[None], asked, exact=exact)
-    hits: list[Hit] = []
-    for score, image_id in zip(scores[0].tolist(), ids[0].tolist(), strict=True):
-        if image_id < 0 or image_id == without or len(hits) == k:
-            continue
-        if min_score is not None and score < min_score:
-            continue
-        places = state.paths.places(image_id)
-        if not places:
-            continue
-        hits.append(
-            Hit(
-                id=image_id,
-                path=places[0].path,
-                score=score,
-                cosine=score,
-                copies=tuple(place.path for place in places[1:] if not place.missing),
-                missing=places[0].missing,
-            )
-        )
-    return Hits(tuple(hits), "exact" if exact else state.search.kind, len(state.vectors))
-
-
-def _bytes_below(folder: Path) -> int:
-    total = 0
-    for file in folder.rglob("*") if folder.is_dir() else ():
-        with contextlib.suppress(OSError):  # a writer has just replaced it
-            total += file.stat().st_size if file.is_file() else 0
-    return total
-
-
-def _sha256_of(path: Path) -> bytes:
-    """The sha256 of a file, empty when it cannot be read (who decodes it says why)."""
-    import hashlib
-
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
-    except OSError:
-        return b""
+        return index_status(self.path, self.state())
 
 
 def open_index(

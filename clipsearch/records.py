@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, overload
 
@@ -21,9 +22,13 @@ class Hit:
     """One image that answers a query.
 
     id : the image's id in the index. path : where it is (or was: ``missing``).
-    score : what ranks, higher is better. cosine : cosine to the query vector.
+    score : what ranks, higher is better; nan where nothing was asked but a filter.
+    cosine : cosine to the query vector.
     copies : where else the last scan found the same content.
     missing : the last scan did not find it at ``path``.
+    strength : "strong", "fair" or "weak" (below the cut-off), None without an automatic cut-off.
+    taken_at : when the photo was taken, wall clock there; None when that is not known.
+    folded : ids of the near-duplicates that this hit stands for, where they were to be folded.
     """
 
     id: int
@@ -32,18 +37,25 @@ class Hit:
     cosine: float
     copies: tuple[Path, ...] = ()
     missing: bool = False
+    strength: str | None = None
+    taken_at: datetime | None = None
+    folded: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class Hits(Sequence[Hit]):
-    """Hits in order of falling score.
+    """Hits in the order asked for: by default of falling score.
 
-    ``kind`` says what searched ("exact" or a FAISS kind), ``searched`` how many images.
+    kind : what searched, "exact" or a FAISS kind. searched : how many images.
+    total : how many hits there are on all pages, None where not all were looked for.
+    below : the best that stayed below the cut-off, for a person to look at.
     """
 
     hits: tuple[Hit, ...]
     kind: str
     searched: int
+    total: int | None = None
+    below: tuple[Hit, ...] = ()
 
     @overload
     def __getitem__(self, index: int) -> Hit: ...

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 import clipsearch
-from clipsearch import generation, open_index, query_encoders, vector_index
+from clipsearch import Query, generation, open_index, query_encoders, vector_index
 from clipsearch.encoder import Float32, load_encoder
 from clipsearch.errors import (
     ClipsearchError,
@@ -115,11 +115,11 @@ def test_search_by_text_equals_dot_products(index: ImageIndex) -> None:
 def test_search_by_vector(index: ImageIndex) -> None:
     ids, rows = stored(index.path)
     for row, image_id in zip(rows, ids, strict=True):
-        hits = index.search(vector=row * np.float32(7), k=4)
+        hits = index.search(Query(vector=row * np.float32(7)), k=4)
         check_hits(hits, index.path, row, 4)
         assert hits[0].id == image_id
         assert hits[0].score == pytest.approx(1, abs=1e-3)
-    check_hits(index.search(vector=rows[0].tolist()), index.path, rows[0], 10)
+    check_hits(index.search(Query(vector=rows[0].tolist())), index.path, rows[0], 10)
 
 
 def test_search_by_image_that_is_indexed(
@@ -129,9 +129,12 @@ def test_search_by_image_that_is_indexed(
     ids, rows = stored(index.path)
     for image_id, row in zip(ids.tolist(), rows, strict=True):
         path = index.paths().places(image_id)[0].path
-        hits = index.search(image=path, k=3)
-        check_hits(hits, index.path, row, 3)
-        assert hits[0].path == path
+        assert index.id_of(path) == index.id_of(path.read_bytes()) == image_id
+        hits = index.search(Query(like=(path,)), k=3)
+        order = ids[np.argsort(-(rows.astype(np.float64) @ row), kind="stable")]
+        assert [hit.id for hit in hits] == [other for other in order if other != image_id][:3]
+        assert hits.hits == index.search(Query(like=(path.read_bytes(),)), k=3).hits
+        assert hits.hits == index.search(Query(like=(image_id,)), k=3).hits
 
 
 def test_search_by_image_that_is_not_indexed(index: ImageIndex, tmp_path: Path) -> None:
@@ -144,7 +147,7 @@ def test_search_by_image_that_is_not_indexed(index: ImageIndex, tmp_path: Path) 
         picture.convert("RGB").rotate(30).save(tmp_path / "other.png")
     pixels = read_image(tmp_path / "other.png", index.space.geometry, thumbnail_side=None).pixels
     query = load_encoder("mini").encode_images(pixels[None])[0]
-    check_hits(index.search(image=tmp_path / "other.png", k=5), index.path, query, 5)
+    check_hits(index.search(Query(like=(tmp_path / "other.png",)), k=5), index.path, query, 5)
     check_hits(index.similar(tmp_path / "other.png", k=5), index.path, query, 5)
 
 
@@ -153,16 +156,66 @@ def test_search_by_the_sum(index: ImageIndex) -> None:
     path = index.paths().places(int(ids[2]))[0].path
     words = load_encoder("mini").encode_texts(["a tower"])[0]
     unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-    hits = index.search("a tower", image=path, vector=rows[4] * 9, k=6)
-    check_hits(hits, index.path, words + unit[2] + unit[4], 6)
+    hits = index.search(Query("a tower", vector=rows[4] * 9), k=6)
+    check_hits(hits, index.path, words + unit[4], 6)
+    # An image beside words is brought to half their spread over the collection.
+    spread = np.std(rows @ words) / np.std(rows @ unit[2]) / 2
+    query = words + spread * unit[2]
+    hits = index.search(Query("a tower", like=(path,)), k=len(ids))
+    scores = {hit.id: hit.score for hit in hits}
+    assert set(scores) == set(ids.tolist()) - {int(ids[2])}
+    wanted = rows @ (query / np.linalg.norm(query))
+    for image_id, score in zip(ids.tolist(), wanted, strict=True):
+        if image_id in scores:
+            assert scores[image_id] == pytest.approx(score, abs=1e-3)
+
+
+def test_what_repels_and_boosts(index: ImageIndex) -> None:
+    encoder = load_encoder("mini")
+    lion, tower, night = encoder.encode_texts(["a lion", "a tower", "at night"])
+    hits = index.search(Query("a lion", plus=(("a tower", 3.0),), minus=("at night",)), k=5)
+    check_hits(hits, index.path, lion + 3 * tower - 0.5 * night, 5)
+    hits = index.search(Query(minus=(("at night", 2.0),)), k=5)
+    check_hits(hits, index.path, -night, 5)
+    ids, rows = stored(index.path)
+    hits = index.search(Query(like=((int(ids[0]), 2.0),), unlike=(int(ids[1]),)), k=5)
+    unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    scores = rows @ (2 * unit[0] - 0.5 * unit[1])
+    order = [other for other in ids[np.argsort(-scores, kind="stable")] if other not in ids[:2]]
+    assert [hit.id for hit in hits] == order[:5]
+
+
+def test_pages_are_the_whole_in_pieces(index: ImageIndex) -> None:
+    everything = index.search("a lion", k=None)
+    assert len(everything) == everything.total == len(index)
+    pages = [index.search("a lion", k=4, offset=start) for start in range(0, len(index) + 4, 4)]
+    assert [hit for page in pages for hit in page] == list(everything)
+    assert len(pages[-1]) == 0
+    with pytest.raises(QueryError, match="offset"):
+        index.search("a lion", offset=-1)
+
+
+def test_first_id(index: ImageIndex) -> None:
+    ids, _ = stored(index.path)
+    assert index.next_id > ids.max()
+    hits = index.search("a lion", k=None, first_id=int(ids[5]))
+    assert {hit.id for hit in hits} == set(ids[5:].tolist())
+    assert len(index.search("a lion", first_id=index.next_id)) == 0
 
 
 def test_min_score(index: ImageIndex) -> None:
     everything = index.search("a lion", k=100)
     assert len(everything) == len(index)
     cut = everything[3].score
-    assert list(index.search("a lion", k=100, min_score=cut)) == list(everything[:4])
-    assert len(index.search("a lion", min_score=2.0)) == 0
+    hits = index.search(Query("a lion", min_score=cut), k=100)
+    assert list(hits) == list(everything[:4])
+    assert (hits.total, list(hits.below)) == (4, list(everything[4:9]))
+    assert list(index.search(Query("a lion", min_score=cut), k=2, offset=2)) == list(hits[2:])
+    assert list(index.search(Query("a lion", min_score=np.float32(cut)), k=100)) == list(
+        everything[:4]
+    )
+    hits = index.search(Query("a lion", min_score=2.0))
+    assert (len(hits), hits.total, list(hits.below)) == (0, 0, list(everything[:5]))
 
 
 @pytest.mark.parametrize(
@@ -176,25 +229,43 @@ def test_min_score(index: ImageIndex) -> None:
         {"vector": [1.0, 2.0]},
         {"vector": [float("nan")] * 512},
         {"vector": "a lion"},
+        {"plus": "a lion"},
+        {"plus": ("",)},
+        {"plus": (("a lion", 0.0),)},
+        {"minus": (("a lion", -1.0),)},
+        {"minus": (("a lion", float("nan")),)},
+        {"like": (("a.jpg", float("inf")),)},
+        {"like": (10_000,)},
+        {"text": "a lion", "sort": "size"},
+        {"text": "a lion", "min_score": "some"},
+        {"text": "a lion", "min_score": float("nan")},
+        {"text": "a lion", "min_score": np.float32("nan")},
+        {"text": "a lion", "min_score": [0.2]},
+        {"text": 5},
+        {"like": b"abc"},
+        {"like": 3},
+        {"like": ("",)},
+        {"like": (1 << 70,)},
     ],
     ids=str,
 )
 def test_queries_that_mean_nothing(index: ImageIndex, query: dict[str, Any]) -> None:
+    parts = {name: part for name, part in query.items() if name != "k"}
     with pytest.raises(QueryError):
-        index.search(**query)
+        index.search(Query(**parts), k=query.get("k", 10))
 
 
 def test_text_and_its_opposite(index: ImageIndex) -> None:
     words = index.text_vectors().encode(["a lion"])[0]
     with pytest.raises(QueryError, match="cancel"):
-        index.search("a lion", vector=-words)
+        index.search(Query("a lion", vector=-words))
 
 
 def test_files_that_are_no_images(index: ImageIndex, tmp_path: Path) -> None:
     (tmp_path / "text.jpg").write_bytes(b"not an image")
     for path in (tmp_path / "text.jpg", tmp_path / "absent.jpg", tmp_path):
         with pytest.raises(ImageError):
-            index.search(image=path)
+            index.search(Query(like=(path,)))
         with pytest.raises(ImageError):
             index.similar(path)
 
@@ -422,7 +493,7 @@ def test_damaged_files_are_named(mini_index: Path) -> None:
         shutil.rmtree(mini_index / "cache", ignore_errors=True)
         (mini_index / ref.name).write_bytes(good[: len(good) // 2])
         with pytest.raises(IndexFormatError, match=ref.name):
-            open_index(mini_index).search(vector=stored(mini_index)[1][0])
+            open_index(mini_index).search(Query(vector=stored(mini_index)[1][0]))
         (mini_index / ref.name).write_bytes(good)
     assert len(open_index(mini_index)) > 5
 
@@ -472,7 +543,7 @@ def test_deleted_images_never_come_back(index: ImageIndex) -> None:
     assert index.refresh()
     assert len(index) == len(ids) - 2
     for row in rows:
-        hits = index.search(vector=row, k=100)
+        hits = index.search(Query(vector=row), k=100)
         assert not {hit.id for hit in hits} & set(gone)
         check_hits(hits, index.path, row, 100)
     after = index.classify(LABELS)
@@ -658,11 +729,11 @@ def test_space_that_changes_under_an_open_index(mini_index: Path, tmp_path: Path
     stranger = tmp_path / "stranger.png"
     Image.new("RGB", (80, 60), (200, 30, 30)).save(stranger)
     index = open_index(mini_index, text_cache=tmp_path / "t.sqlite")
-    assert len(index.search(image=stranger)) > 0
+    assert len(index.search(Query(like=(stranger,)))) > 0
     change_manifest(mini_index, lambda old: with_fingerprint(old, "e" * 64))
     assert index.refresh()
     with pytest.raises(SpaceMismatchError):
-        index.search(image=stranger)
+        index.search(Query(like=(stranger,)))
     with pytest.raises(SpaceMismatchError):
         index.search("never asked before")
 
@@ -707,7 +778,7 @@ def test_threads_while_generations_change(mini_index: Path, tmp_path: Path) -> N
 
     def ask(number: int) -> int:
         index.refresh()
-        hits = index.search(vector=rows[number % len(rows)], k=100)
+        hits = index.search(Query(vector=rows[number % len(rows)]), k=100)
         assert len(hits) == hits.searched
         return len(hits)
 

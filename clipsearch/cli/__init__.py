@@ -28,9 +28,17 @@ _COMMANDS = {
         "Add folders of images to an index, or bring it up to date.",
     ),
     "import": ("indexer.import_command:import_", "Add vectors that were computed elsewhere."),
-    "search": ("clipsearch.cli.search:search", "Find images by words."),
+    "search": ("clipsearch.cli.search:search", "Find images by words, images, date and place."),
     "similar": ("clipsearch.cli.search:similar", "Find images like one you have."),
+    "saved": ("clipsearch.cli.saved:saved", "List what is new for a saved search."),
     "classify": ("clipsearch.cli.classify:classify", "Give every image one label of a set."),
+    "tag": ("clipsearch.cli.tag:tag", "Give every image any number of labels."),
+    "labels": ("clipsearch.cli.labels:labels", "List the saved label sets."),
+    "dups": ("clipsearch.cli.dups:dups", "Find duplicates, and which file of each to keep."),
+    "export": (
+        "indexer.export_command:export",
+        "Act on all hits: tables, folders, contact sheets, XMP keywords; undo.",
+    ),
     "failures": (
         "indexer.failures_command:failures",
         "List the images that were skipped, and why; try them again.",

@@ -1,0 +1,112 @@
+"""The terms of a query: its texts and images as vectors of one generation's space."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from clipsearch.errors import ImageError, QueryError
+from clipsearch.generation import Generation
+from clipsearch.query import (
+    NOT_WEIGHT,
+    Image,
+    Query,
+    Term,
+    text_term,
+    vector_term,
+    weighted_images,
+    weighted_texts,
+)
+from clipsearch.query_encoders import QueryEncoders
+
+if TYPE_CHECKING:
+    from clipsearch.images import DecodedImage
+
+
+@dataclass(frozen=True)
+class QueryTerms:
+    """The terms of a query, and the ids of the indexed images among them."""
+
+    terms: tuple[Term, ...]
+    named: frozenset[int]
+
+
+def query_terms(state: Generation, encoders: QueryEncoders, query: Query) -> QueryTerms:
+    """What a query sums up to.
+
+    Raises QueryError, ImageError, and the errors of ``load_encoder`` for what has to be encoded.
+    """
+    texts: list[tuple[str, float]] = []
+    if query.text is not None:
+        texts.append((query.text, 1.0))
+    texts += weighted_texts(query.plus)
+    texts += [(text, -NOT_WEIGHT * boost) for text, boost in weighted_texts(query.minus)]
+    encode = encoders.texts(state.space).encode
+    terms = [text_term(text, encode, weight) for text, weight in texts]
+    images = weighted_images(query.like)
+    images += [(image, -NOT_WEIGHT * boost) for image, boost in weighted_images(query.unlike)]
+    named: set[int] = set()
+    for image, weight in images:
+        known = known_id(state, image)
+        if known is not None:
+            named.add(known)
+            term = vector_term(state.vectors.take([known])[1][0], state.space.dim, weight, True)
+        else:
+            pixels = _decoded(state, image).pixels
+            encoder = encoders.encoder(state.space)
+            term = Term(encoder.encode_images(pixels[None])[0], weight, True)
+        terms.append(term)
+    if query.vector is not None:
+        terms.append(vector_term(query.vector, state.space.dim))
+    return QueryTerms(tuple(terms), frozenset(named))
+
+
+def known_id(state: Generation, image: Image) -> int | None:
+    """The id of an image that is in the index, None for one that has to be encoded."""
+    if isinstance(image, int | np.integer):
+        if not 0 <= image < 1 << 63 or not len(state.vectors.take([int(image)])[0]):
+            raise QueryError(f"there is no image {image} in the index")
+        return int(image)
+    if isinstance(image, bytes):
+        found = state.hashes.get(hashlib.sha256(image).digest())
+    else:
+        if not os.fspath(image):
+            raise QueryError("expected an image file, got an empty name")
+        path = Path(os.path.abspath(image))
+        # The photo may be on a disk that is unplugged; its vector is here all the same.
+        here = path.is_file()
+        found = state.hashes.get(_sha256_of(path)) if here else state.paths.id_at(path)
+    if found is None or not len(state.vectors.take([found])[0]):
+        return None
+    return found
+
+
+def _decoded(state: Generation, image: str | os.PathLike[str] | bytes | int) -> DecodedImage:
+    # Here, because words alone do without Pillow.
+    from clipsearch.images import decode_image, read_image
+
+    geometry = state.space.geometry
+    name = "the image" if isinstance(image, bytes) else image
+    try:
+        if isinstance(image, bytes):
+            return decode_image(image, "the image", geometry, thumbnail_side=None)
+        path = Path(os.path.abspath(str(image)))
+        if not path.exists():
+            raise ImageError("vanished", "no such file, neither on the disk nor in the index")
+        return read_image(path, geometry, thumbnail_side=None)
+    except ImageError as error:
+        raise ImageError(error.reason, f"cannot take {name}: {error}") from error
+
+
+def _sha256_of(path: Path) -> bytes:
+    """The sha256 of a file, empty when it cannot be read (who decodes it says why)."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError:
+        return b""
