@@ -17,6 +17,7 @@ from clipsearch.errors import IndexNotFoundError, OptionError, SpaceMismatchErro
 from clipsearch.manifest import Manifest, new_manifest, read_for_writing, read_manifest
 from clipsearch.model_names import choose_model, resolve_model_name
 from clipsearch.store import LocalStore
+from indexer.background_texts import remember_background
 from indexer.commit import Committer, remove_leftovers
 from indexer.config import IndexConfig
 from indexer.estimate import estimate
@@ -25,7 +26,15 @@ from indexer.lock import writer_lock
 from indexer.look import Look, differences, forecast, look
 from indexer.place import make_folder, taken_away_if_nothing_came
 from indexer.plan import encode_bytes
-from indexer.report import BuildReport, Committed, Encoded, Event, Forecast, Planned
+from indexer.report import (
+    BuildReport,
+    Committed,
+    Encoded,
+    Event,
+    Finished,
+    Forecast,
+    Planned,
+)
 from indexer.runner import LocalRunner, Runner
 from indexer.sources import PathName, resolve_sources
 from indexer.update import Update
@@ -113,7 +122,11 @@ def build_index(
             run = _Run(place, config, device, on_event or (lambda event: None))
             run.look(sources, listed, retry)
             run.choose_encoder(encoder, allow_download)
-            return run.carry_out(runner)
+            report = run.carry_out(runner)
+        run.tell(Finished(report))
+        if report.new and run.loaded is not None:
+            remember_background(run.loaded, run.tell)
+        return report
     finally:
         if is_ours:
             with contextlib.suppress(OSError):  # only when it is empty, the lock gone too
@@ -256,14 +269,21 @@ class _Run:
     def _tasks(self, rows: int) -> Iterator[ShardTask]:
         from indexer.shard_task import ShardTask
 
-        encode = self.seen.plan.encode
+        encode, images = self.seen.plan.encode, self.seen.scan.images
+        same_as = self.seen.plan.same_as
         for number, start in enumerate(range(0, len(encode), rows)):
+            some = encode[start : start + rows]
             yield ShardTask(
                 index=str(self.place),
                 index_uuid=self.manifest.uuid,
                 number=self.manifest.next_shard + number,
                 first_id=self.manifest.next_id + start,
-                files=tuple(self.seen.scan.images.files(encode[start : start + rows])),
+                files=tuple(images.files(some)),
+                copies={
+                    row: tuple(images.files(same_as[row].rows))
+                    for row in some.tolist()
+                    if row in same_as
+                },
                 roots={root.id: root.path for root in self.manifest.roots},
                 model=self.model,
                 device=self.device,

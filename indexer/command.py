@@ -6,6 +6,7 @@ import dataclasses
 import os
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from clipsearch.cli.output import human_bytes, json_line, write_bytes
 from clipsearch.cli.places import device_option, index_option, index_to_write
 from clipsearch.cli.settings import offline
 from clipsearch.errors import ModelNotChosenError, OptionError
-from indexer.report import BuildReport
+from indexer.report import BuildReport, Event, Finished
 
 
 @click.command()
@@ -156,13 +157,25 @@ class IndexRun:
         self._device = device
         self._as_json = as_json
         self._retry = retry
+        self._exit_code: int | None = None  # of a run that has finished
 
-    def build(self, sources: tuple[str, ...] | None = None) -> BuildReport:
-        """Index, once. ``sources`` in place of those that were asked for."""
+    def build(
+        self,
+        sources: tuple[str, ...] | None = None,
+        when_finished: Callable[[BuildReport], object] | None = None,
+    ) -> BuildReport:
+        """Index, once. ``sources`` in place of those that were asked for. ``when_finished``
+        hears the report as soon as the index is as it should be."""
         from indexer.build import build_index
         from indexer.progress import TerminalProgress
 
         with TerminalProgress(self._place) as progress:
+
+            def hear(event: Event) -> None:
+                progress.hear(event)
+                if isinstance(event, Finished) and when_finished is not None:
+                    when_finished(event.report)
+
             return build_index(
                 self._sources if sources is None else sources,
                 self._place,
@@ -172,35 +185,38 @@ class IndexRun:
                 device=self._device,
                 config=self._config,
                 allow_download=self._may_fetch,
-                on_event=progress.hear,
+                on_event=hear,
             )
 
     def carry_out(self) -> int:
         """Index and tell; returns the exit code."""
         try:
-            return self.tell(self._build_with_a_model())
+            self._build_with_a_model()
         except KeyboardInterrupt:
             no_more_interrupts()
-            click.echo(self._interrupted(), err=True)
-            return INTERRUPTED
+            if self._exit_code is None:
+                click.echo(self._interrupted(), err=True)
+                return INTERRUPTED
+        return FOUND if self._exit_code is None else self._exit_code
 
     def _build_with_a_model(self) -> BuildReport:
         try:
-            return self.build()
+            return self.build(when_finished=self.tell)
         except ModelNotChosenError:
             if not (sys.stdin.isatty() and sys.stderr.isatty()) or offline():
                 raise
             self._model, self._may_fetch = _ask_for_model(), True
-            return self.build()
+            return self.build(when_finished=self.tell)
 
-    def tell(self, report: BuildReport) -> int:
-        """Print the account of a run; returns the exit code."""
+    def tell(self, report: BuildReport) -> None:
+        """Print the account of a run, and keep the exit code."""
         from indexer.account import tell_report
 
         if self._as_json:
             write_bytes(json_line(dataclasses.asdict(report)))
         tell_report(report, self._place)
-        return PARTIAL if report.skipped or report.unreadable or report.not_there else FOUND
+        is_partial = report.skipped or report.unreadable or report.not_there
+        self._exit_code = PARTIAL if is_partial else FOUND
 
     def preview(self) -> int:
         """Tell what would be done."""
@@ -228,7 +244,6 @@ class IndexRun:
 
         try:
             report = self._build_with_a_model()
-            self.tell(report)
             click.echo("Watching for changes; Ctrl-C stops.", err=True)
             watch_folders(self._place, self.build, self.tell, report.generation)
         except KeyboardInterrupt:

@@ -94,8 +94,11 @@ def _step(command: str) -> None:
 def _search(opened: ImageIndex) -> None:
     for query in _QUERIES:
         _step(f'clipsearch search "{query}" -k 3')
-        hits = opened.search(query, k=3)
-        click.echo(table(("score", "image"), [(f"{h.score:.3f}", h.path.name) for h in hits], "r"))
+        rows = [
+            (f"{hit.score:.3f}", hit.strength or "", hit.path.name)
+            for hit in opened.search(query, k=3, strengths=True)
+        ]
+        click.echo(table(("score", "match", "image"), rows, "r"))
 
 
 def _classify(opened: ImageIndex) -> None:

@@ -16,6 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from clipsearch import __version__
+from clipsearch.file_kinds import RAW_CURE
 
 OK = "ok"
 WARNING = "warning"
@@ -26,6 +27,7 @@ REQUIREMENTS = (
     "faiss-cpu>=1.12",
     "filelock>=3.16",
     "gradio>=6,<7",
+    "jinja2>=3.1",
     "numpy>=2.0",
     "open_clip_torch>=3.2",
     "pillow>=12,<13",
@@ -38,7 +40,12 @@ REQUIREMENTS = (
 )
 """What pyproject.toml asks for: a checkout that was never installed has no other record."""
 
-_MULTILINGUAL = ("transformers>=4.50", "sentencepiece>=0.2")
+_EXTRAS = {
+    "transformers>=4.50": "only the multilingual model needs it",
+    "sentencepiece>=0.2": "only the multilingual model needs it",
+    "textual-image>=0.8": "only --preview needs it (pip install 'clipsearch[preview]')",
+    "rawpy>=0.25": f"only RAW photos of cameras need it ({RAW_CURE})",
+}
 _PYTHON = (3, 11)
 _LITTLE_ROOM, _NO_ROOM = 1e9, 50e6
 _IMPORT_SECONDS = 120
@@ -84,8 +91,8 @@ def check_machine(cache: Path | None = None) -> list[Check]:
     found = guarded("python", _python)
     for requirement in REQUIREMENTS:
         found += guarded(requirement, functools.partial(_package, requirement))
-    for requirement in _MULTILINGUAL:
-        found += guarded(requirement, functools.partial(_extra, requirement))
+    for requirement, use in _EXTRAS.items():
+        found += guarded(requirement, functools.partial(_extra, requirement, use))
     found += guarded("device", _device)
     found += guarded("faiss", _faiss)
     found += guarded("images", _images)
@@ -130,12 +137,12 @@ def _package(requirement: str) -> Iterator[Check]:
     yield Check(OK, name, here)
 
 
-def _extra(requirement: str) -> Iterator[Check]:
+def _extra(requirement: str, use: str) -> Iterator[Check]:
     name = requirement.split(">")[0]
     try:
         version(name)
     except PackageNotFoundError:
-        yield Check(OK, name, "not installed; only the multilingual model needs it")
+        yield Check(OK, name, f"not installed; {use}")
         return
     yield from _package(requirement)
 

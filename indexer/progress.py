@@ -10,7 +10,7 @@ from typing import Any, Self
 import click
 
 from clipsearch.cli.output import counted, display_path, for_display, human_bytes, human_seconds
-from indexer.report import Encoded, Event, Planned
+from indexer.report import Encoded, Event, Finished, Planned, Preparing
 
 _BAR = "{percentage:3.0f}% |{bar}| {n:,}/{total:,} {rate_fmt}, {remaining} left"
 
@@ -26,8 +26,7 @@ class TerminalProgress:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
+        self._close()
 
     def hear(self, event: Event) -> None:
         """Show one event."""
@@ -35,6 +34,15 @@ class TerminalProgress:
             self._announce(event)
         elif isinstance(event, Encoded) and self._bar is not None:
             self._bar.update(event.count)
+        elif isinstance(event, Finished):
+            self._close()
+        elif isinstance(event, Preparing) and sys.stderr.isatty():
+            click.echo("Getting ready for searches; Ctrl-C leaves that to the first one.", err=True)
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
 
     def _announce(self, plan: Planned) -> None:
         if not plan.new:

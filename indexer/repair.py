@@ -9,12 +9,14 @@ import secrets
 import shlex
 import shutil
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pyarrow as pa
 
 from clipsearch import __version__
 from clipsearch.errors import IndexFormatError, IndexReadError, OptionError
+from clipsearch.label_set_saving import delete_label_set
+from clipsearch.label_sets import label_set_files
 from clipsearch.manifest import (
     COPY_NAME,
     MANIFEST_NAME,
@@ -26,7 +28,10 @@ from clipsearch.manifest import (
     write_manifest,
 )
 from clipsearch.shards import as_numpy
-from clipsearch.store import LocalStore, make_folder, sync_folder
+from clipsearch.store import LABELS, LocalStore, make_folder, sync_folder
+from indexer.check_exports import EXPORT_RECORD
+from indexer.check_labels import LABEL_SET
+from indexer.check_searches import SAVED_SEARCH
 from indexer.check_shards import stem_of
 from indexer.check_tables import check_manifests
 from indexer.findings import CACHE, ERROR, Progress, Tally, Verification
@@ -35,6 +40,9 @@ from indexer.place import DAMAGED
 from indexer.repair_cache import repair_cache
 from indexer.repair_tables import Work, mend_deleted, mend_paths, mend_skipped
 from indexer.verify import verify_index
+
+_OF_THEIR_OWN = (LABEL_SET, SAVED_SEARCH, EXPORT_RECORD)
+"""Kinds of findings about files that no other file of the index depends on."""
 
 _BEYOND_REPAIR = ("space",)
 
@@ -92,8 +100,11 @@ def repair_index(
         )
         _refuse_what_cannot_be_mended(before)
         mender = _Mender(place, before)
-        if before.of(ERROR):
+        if any(finding.kind not in _OF_THEIR_OWN for finding in before.of(ERROR)):
             mender.mend_truth()
+        mender.set_label_sets_aside()
+        mender.set_files_aside(SAVED_SEARCH, "save the search again")
+        mender.set_files_aside(EXPORT_RECORD, "what it wrote stays")
         repair_cache(
             place,
             mender.work.manifest,
@@ -172,6 +183,27 @@ class _Mender:
                 f"{self._kept_in}: keeps the {len(kept):,} files taken out; remove it when the "
                 "index is as it should be"
             )
+
+    def set_label_sets_aside(self) -> None:
+        """Take the label sets with an error out of the way; no other file needs them."""
+        for finding in self._errors:
+            if finding.kind == LABEL_SET:
+                name = PurePosixPath(finding.file).name.removesuffix(".json")
+                for file in label_set_files(self.place, name):
+                    self._keep(f"{LABELS}/{file}")
+                delete_label_set(self.place, name)
+                self.work.actions.append(
+                    f"{finding.file}: taken out, kept in {self._kept_in}; save the set again"
+                )
+
+    def set_files_aside(self, kind: str, what_now: str) -> None:
+        """Take files with an error of this kind, which no other needs, out of the way."""
+        for finding in self._errors:
+            if finding.kind == kind and self._keep(finding.file):
+                self.store.delete(finding.file)
+                self.work.actions.append(
+                    f"{finding.file}: taken out, kept in {self._kept_in}; {what_now}"
+                )
 
     def _keep(self, name: str) -> bool:
         """Keep a file under ``damaged/``, before anything takes it away; False without one."""

@@ -38,9 +38,6 @@ class Committed:
     images: int
 
 
-Event = Planned | Encoded | Committed
-
-
 @dataclass(frozen=True)
 class Difference:
     """One file that is not as the index knows it. ``before`` is where a moved one was."""
@@ -62,6 +59,7 @@ class Forecast:
     encode_bytes: int
     skipped: int
     ignored: int
+    ignored_kinds: dict[str, int] = field(default_factory=dict)
     changes: dict[str, int] = field(default_factory=dict)
     offline: tuple[str, ...] = ()
     not_there: int = 0
@@ -100,3 +98,19 @@ class BuildReport:
     skipped_examples: tuple[tuple[str, str], ...] = ()
     ignored_kinds: dict[str, int] = field(default_factory=dict)
     unreadable: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Finished:
+    """Told when all is saved and the index is free for others."""
+
+    report: BuildReport
+
+
+@dataclass(frozen=True)
+class Preparing:
+    """Told after ``Finished``, when something is encoded that the first search would have to
+    encode otherwise. Cutting that short loses nothing."""
+
+
+Event = Planned | Encoded | Committed | Finished | Preparing

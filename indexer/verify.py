@@ -10,6 +10,9 @@ from clipsearch.errors import IndexFormatError, IndexNotFoundError, OptionError
 from clipsearch.manifest import Manifest, read_manifest
 from clipsearch.store import LocalStore
 from indexer.check_cache import cache_checks, check_all_thumbnails
+from indexer.check_exports import check_export_records
+from indexer.check_labels import check_label_sets
+from indexer.check_searches import check_saved_searches
 from indexer.check_shards import check_shards
 from indexer.check_tables import check_manifests, check_tables, read_deleted
 from indexer.findings import Progress, Tally, Verification
@@ -107,6 +110,9 @@ def verify_manifest(
     shards = check_shards(tally, store, manifest, caches, done)
     check_all_thumbnails(tally, manifest, shards)
     tables = check_tables(tally, store, manifest, shards, deleted, done)
+    check_label_sets(tally)
+    check_saved_searches(tally)
+    check_export_records(tally)
     compare_sample(tally, store, manifest, shards, tables, sample, seed, device, model, hear)
 
 

@@ -178,7 +178,10 @@ def _tell(found: Verification) -> None:
             f"{found.lowest_cosine:.4f} (seed {found.seed})."
         )
     if found.not_there or found.changed:
-        say(f"Of those drawn, {found.not_there:,} were not there, {found.changed:,} changed since.")
+        say(
+            f"Of those drawn, {found.not_there:,} were not there or could not be read, "
+            f"{found.changed:,} changed since."
+        )
     errors, caches = found.of(ERROR), found.of(CACHE)
     if errors:
         say(f"{counted(len(errors), 'thing')} wrong with the index.")

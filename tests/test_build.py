@@ -22,7 +22,7 @@ from PIL import Image
 
 import indexer.build
 import indexer.shard_task
-from clipsearch import open_index
+from clipsearch import Query, open_index
 from clipsearch.encoder import load_encoder
 from clipsearch.errors import (
     ImageError,
@@ -33,6 +33,7 @@ from clipsearch.errors import (
     SpaceMismatchError,
     UnknownModelError,
 )
+from clipsearch.images import read_image
 from clipsearch.manifest import Manifest, read_manifest
 from clipsearch.open_clip_encoder import OpenClipEncoder
 from clipsearch.shards import IMAGE_SCHEMA, PATH_SCHEMA, SKIPPED_SCHEMA
@@ -346,7 +347,7 @@ def test_a_moved_root_is_found_at_its_new_place(scenes: Path, tmp_path: Path) ->
     report = build_index(moved, place)
     assert (report.new, report.indexed) == (0, 14)
     index = open_index(place)
-    hits = index.search(vector=[1.0] * 256, k=100)
+    hits = index.search(Query(vector=[1.0] * 256), k=100)
     assert len(hits) == len(index)
     assert all(hit.path.is_file() and not hit.missing and not hit.copies for hit in hits)
     status = index.status()
@@ -541,6 +542,37 @@ def test_an_interrupted_run_is_searchable_and_goes_on_to_the_same_end(
     assert images(cut) == images(whole)
     assert len(manifest_of(cut).images) > 2
     assert found_ids(cut) == found_ids(whole)
+
+
+@pytest.mark.parametrize("trouble", ["KeyboardInterrupt", "MemoryError"])
+def test_what_befalls_the_words_after_a_run_does_not_spoil_it(
+    trouble: str, scenes: Path, tmp_path: Path
+) -> None:
+    program = f"""
+import indexer.background_texts
+from clipsearch.cli import main
+from indexer.lock import writer_lock
+from pathlib import Path
+
+def fail(texts):
+    with writer_lock(Path("x.index")):  # which the run has given back by now
+        raise {trouble}
+
+indexer.background_texts.prepare_background = fail
+main()
+"""
+    options = ["--index", "x.index", "--model", "mini", "--json"]
+    done = subprocess.run(
+        [sys.executable, "-c", program, "index", str(scenes), *options],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["new"] == len(found_ids(tmp_path / "x.index"))
+    assert "Interrupted" not in done.stderr
 
 
 def test_what_a_killed_run_left_is_not_in_the_way(
@@ -969,7 +1001,8 @@ def test_every_image_has_a_thumbnail_and_its_own_vector(pictures: Path, mini_ind
         assert data is not None
         with Image.open(io.BytesIO(data)) as image:
             assert 32 < max(image.size) <= 320
-        hit = index.search(image=pictures / name, k=1)[0]
+        pixels = read_image(pictures / name, index.space.geometry, thumbnail_side=None).pixels
+        hit = index.search(Query(vector=encoder.encode_images(pixels[None])[0]), k=1)[0]
         assert hit.id == id_
         assert hit.score > 0.999
 

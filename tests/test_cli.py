@@ -94,7 +94,7 @@ def test_wrong_searches(cli: Cli, mini_index: Path, tmp_path: Path) -> None:
     refused(cli("search", "", *at), "empty")
     refused(cli("search", "   ", *at), "empty")
     refused(cli("", *at), "empty")
-    refused(cli("search", *at), "words")
+    refused(cli("search", *at), "empty")
     refused(cli("search", "dog", "-k", "0", *at), "-k", "1")
     refused(cli("search", "dog", "-k", "many", *at), "-k", "many")
     refused(cli("search", "dog", "--min-score", "abc", *at), "abc", "number")
@@ -234,17 +234,20 @@ def test_a_broken_config_is_told_with_its_place(cli: Cli, mini_index: Path, tmp_
 
 def test_search_in_a_pipe(cli: Cli, pictures: Path, tmp_path: Path) -> None:
     build_index(pictures, tmp_path / "x.index", encoder="mini")
-    done = cli("search", "a", "tower", "-k", "4")
+    done = cli("search", "a", "tower", "-k", "4", "--min-score", "none")
     lines = fine(done).splitlines()
     assert len(lines) == 4
     assert all(Path(line).is_file() for line in lines)
     # The index beside us, the words as one text, and the bare form are all the same search.
-    at = ("--index", tmp_path / "x.index", "-k", "4")
+    at = ("--index", tmp_path / "x.index", "-k", "4", "--min-score", "none")
     for words in (("search", "a tower"), ("a tower",), ("a", "tower"), ("search", " a tower ")):
         assert cli(*words, *at).stdout == done.stdout, words
-    assert cli("a tower", "-k", "4", cwd=pictures).stdout == done.stdout
+    assert cli("a tower", "-k", "4", "--min-score", "none", cwd=pictures).stdout == done.stdout
     named = {"CLIPSEARCH_INDEX": str(tmp_path / "x.index")}
-    assert cli("a tower", "-k", "4", cwd=Path("/"), env=named).stdout == done.stdout
+    assert (
+        cli("a tower", "-k", "4", "--min-score", "none", cwd=Path("/"), env=named).stdout
+        == done.stdout
+    )
 
     rows = objects(cli("search", "a tower", *at, "--json"))
     assert [row["path"] for row in rows] == lines
@@ -262,6 +265,13 @@ def test_search_in_a_pipe(cli: Cli, pictures: Path, tmp_path: Path) -> None:
     between = (scores[1] + scores[2]) / 2
     cut = cli("search", "a tower", *at, "--min-score", f"{between}")
     assert fine(cut).splitlines() == lines[:2]
+    where = at[:2]
+    found = objects(cli("search", "a tower", *where, "-k", "all", "--min-score", "-1", "--json"))
+    positive = [row["path"] for row in found if row["score"] >= 0]
+    assert 0 < len(positive) < len(found)
+    for count in ("99", "all"):  # 0 is a score and not the lack of one
+        zero = cli("search", "a tower", *where, "-k", count, "--min-score", "0")
+        assert fine(zero).splitlines() == positive
     none = cli("search", "a tower", *at, "--min-score", "1", "--json")
     assert fine(none, 1) == ""
     assert len(none.stderr.decode().splitlines()) == 1
@@ -292,12 +302,17 @@ def test_pipes_of_a_real_shell(pictures: Path, tmp_path: Path) -> None:
     (pictures / "lion.jpg").rename(odd)
     build_index(pictures, tmp_path / "x.index", encoder="mini")
     count = len(open_index(tmp_path / "x.index"))
-    done = shell("clipsearch search -0 a lion -k 99 | xargs -0 ls -d --", tmp_path)
+    done = shell(
+        "clipsearch search -0 a lion -k all --min-score none | xargs -0 ls -d --", tmp_path
+    )
     if sys.platform == "linux":
         assert str(odd) in fine(done)
-    raw = shell("clipsearch search -0 a lion -k 99 | xargs -0 -n 1 ls -d -- | wc -l", tmp_path)
+    raw = shell(
+        "clipsearch search -0 a lion -k all --min-score none | xargs -0 -n 1 ls -d -- | wc -l",
+        tmp_path,
+    )
     assert int(fine(raw)) == count + 1, "one path a file, and one of them has two lines"
-    done = shell("clipsearch search --json a lion | head -1", tmp_path)
+    done = shell("clipsearch search --json a lion --min-score none | head -1", tmp_path)
     assert set(json.loads(fine(done))) >= {"id", "path", "score"}
     assert len(done.stdout.splitlines()) == 1
     assert done.stderr == b""
@@ -328,12 +343,16 @@ def test_names_that_are_no_text(cli: Cli, pictures: Path, tmp_path: Path) -> Non
     account = objects(done, 3)[0]
     assert account["skipped"] == 1
     done.stderr.decode("utf-8")
-    rows = objects(cli("search", "a lion", "--index", place, "--json", "-k", "99"))
+    rows = objects(
+        cli("search", "a lion", "--index", place, "--json", "-k", "99", "--min-score", "none")
+    )
     names = {base64.b64decode(row["path_base64"]) for row in rows}
     assert raw in names
     for row in rows:
         row["path"].encode("utf-8")
-    lines = cli("search", "a lion", "--index", place, "-k", "99").stdout.splitlines()
+    lines = cli(
+        "search", "a lion", "--index", place, "-k", "99", "--min-score", "none"
+    ).stdout.splitlines()
     assert raw in lines
     ask = ("classify", "--labels", "lion,tower", "--index", place)
     assert raw in [line.split(b"\t")[0] for line in cli(*ask).stdout.splitlines()]
@@ -351,7 +370,14 @@ def test_flags_beat_environment_beats_config(cli: Cli, mini_index: Path, tmp_pat
     config.write_text(f"k = 2\nindex-path = '{mini_index.as_posix()}'\n")
 
     def shown(*flags: str, **env: str) -> int:
-        done = cli("search", "a tower", *flags, env={"CLIPSEARCH_CONFIG": str(config), **env})
+        done = cli(
+            "search",
+            "a tower",
+            "--min-score",
+            "none",
+            *flags,
+            env={"CLIPSEARCH_CONFIG": str(config), **env},
+        )
         return len(fine(done).splitlines())
 
     assert shown() == 2
@@ -547,10 +573,21 @@ def test_every_help_names_its_options(cli: Cli) -> None:
     wanted = {
         "index": ("--index", "--model", "--device", "--batch-size", "--exclude", "--decode",
                   "--max-megapixels", "--workers", "--json"),
-        "search": ("-k", "--min-score", "--exact", "--index", "--device", "--json", "--csv", "-0"),
-        "similar": ("-k", "--min-score", "--exact", "--index", "--json", "--csv", "-0"),
+        "search": ("-k", "--page", "--plus", "--not", "--like", "--unlike", "--min-score",
+                   "--since", "--until", "--in", "--camera", "--near", "--box", "--min-size",
+                   "--label", "--where", "--sort", "--collapse-dups", "--save", "--open",
+                   "--preview", "--exact", "--index", "--device", "--json", "--csv", "-0"),
+        "saved": ("--all", "--peek", "--forget", "--json"),
+        "similar": ("-k", "--min-score", "--where", "--exact", "--index", "--json", "--csv", "-0"),
         "classify": ("--labels", "--labels-file", "--templates", "--context", "--top", "--out",
-                     "--index", "--json", "--csv"),
+                     "--save-as", "--where", "--index", "--json", "--csv"),
+        "tag": ("--labels", "--labels-file", "--save-as", "--threshold", "--max", "--floor",
+                "--refit", "--out", "--index", "--json", "--csv"),
+        "labels": ("NAME", "--forget", "--json", "--csv"),
+        "dups": ("--kind", "--print", "--limit", "--max-bits", "--min-cosine", "--seconds",
+                 "--where", "--index", "--json", "--csv", "-0"),
+        "export": ("--to", "--out", "--keyword", "--labels", "--numbered", "--force", "--dry-run",
+                   "--list", "--undo", "--where", "--index"),
         "status": ("--json", "--index"),
         "model list": ("--json",),
         "model get": ("NAME",),
@@ -660,27 +697,32 @@ def test_a_terminal_gets_tables_and_a_question(pictures: Path, tmp_path: Path) -
     assert "images/s" in shown
     assert "100%" in shown
 
-    code, shown = on_terminal(["search", "a", "lion", "-k", "3"], tmp_path)
+    code, shown = on_terminal(["search", "a", "lion", "-k", "3", "--min-score", "none"], tmp_path)
     assert code == 0
     lines = shown.splitlines()
-    assert lines[0].split() == ["score", "image"]
-    assert len(lines) == 4
-    for line in lines[1:]:
-        score, name = line.split(maxsplit=1)
+    assert lines[0].split() == ["score", "match", "taken", "image"]
+    assert len(lines) == 5
+    assert lines[4] == "None of them stands out: these are the closest."
+    for line in lines[1:4]:
+        score, date, name = re.fullmatch(
+            r"(\S+)  (?:strong|fair|weak) +([-\d]{10}|) +(\S.*)", line
+        ).groups()
         assert -1 <= float(score) <= 1
-        assert re.sub(r"  \(\+\d+ copies\)$", "", name).startswith("pictures/")
+        assert date == "" or "19" < date < "2027"
+        assert re.sub(r"  \(\+1 copy\)$", "", name).startswith("pictures/")
     code, shown = on_terminal(["classify", "--labels", "lion,tower"], tmp_path)
     assert code == 0
     assert shown.split()[:5] == ["label", "images", "share", "best", "example"]
     code, shown = on_terminal(["search", "a lion", "--min-score", "1"], tmp_path)
-    assert (code, shown.strip()) == (1, "Nothing found.")
+    assert code == 1
+    assert shown.splitlines()[0] == "Nothing above the cut-off; the closest are shown below."
 
 
 @posix_only
 def test_an_odd_name_cannot_play_with_the_terminal(pictures: Path, tmp_path: Path) -> None:
     (pictures / "lion.jpg").rename(pictures / "\x1b[31mred\x07\n.jpg")
     build_index(pictures, tmp_path / "x.index", encoder="mini")
-    code, shown = on_terminal(["search", "a lion", "-k", "99"], tmp_path)
+    code, shown = on_terminal(["search", "a lion", "-k", "99", "--min-score", "none"], tmp_path)
     assert code == 0
     assert "red" in shown
     assert "\x1b" not in shown

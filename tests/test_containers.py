@@ -537,6 +537,7 @@ def test_images_that_move_into_a_tar(
     assert f"a.tar/{list(contents)[1]}" not in states(mini_index)
 
 
+@pytest.mark.slow
 def test_command_line(contents: dict[str, bytes], shards: Path, tmp_path: Path, cli: Cli) -> None:
     write_tar(shards / "a.tar", {**webdataset(contents), "bad.jpg": b"\xff\xd8\xff bad"})
     write_parquet(shards / "b.parquet", {"image": list(contents.values())})
@@ -548,7 +549,9 @@ def test_command_line(contents: dict[str, bytes], shards: Path, tmp_path: Path, 
     assert done.returncode == 3, done.stderr
     report = json.loads(done.stdout)
     assert (report["new"], report["skipped"]) == (len(contents), 1)
-    found = cli("search", "a", "tower", "--index", index, "--json", "-k", "2")
+    found = cli(
+        "search", "a", "tower", "--index", index, "--json", "-k", "2", "--min-score", "none"
+    )
     hit = json.loads(found.stdout.splitlines()[0])
     assert hit["path"].startswith(str(shards / "a.tar") + os.sep)
     assert not hit["missing"]
@@ -577,6 +580,7 @@ def test_command_line(contents: dict[str, bytes], shards: Path, tmp_path: Path, 
     assert refused.stderr.count(b"\n") == 1
 
 
+@pytest.mark.slow
 def test_a_kill_between_shards_loses_no_shard(
     contents: dict[str, bytes], shards: Path, tmp_path: Path
 ) -> None:

@@ -101,6 +101,7 @@ def test_cpu_beside_an_nvidia_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (check.state, check.message) == (OK, "cuda:0, cpu")
 
 
+@pytest.mark.slow
 def test_broken_environment(cli: Cli, tmp_path: Path, mini_index: Path) -> None:
     """Libraries that fail to load in every way there is, and settings that are no settings."""
     broken = tmp_path / "broken"
@@ -236,6 +237,7 @@ def test_checks_that_raise_are_findings(mini_index: Path, monkeypatch: pytest.Mo
 # -- the command line ----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_command_line(cli: Cli, mini_index: Path) -> None:
     done = cli("doctor", "--index", mini_index)
     assert done.returncode == 0, done.stdout

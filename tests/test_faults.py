@@ -261,6 +261,7 @@ def test_killed_right_before_the_first_manifest(small: Scene, kind: str, match: 
     check_and_go_on(small, place, run)
 
 
+@pytest.mark.slow
 def test_killed_at_a_few_random_instants(small: Scene) -> None:
     _, failures = random_kills(small, range(3))
     assert failures == []

@@ -328,7 +328,9 @@ def test_nothing_there_is_said_and_taken(pictures: Path, tmp_path: Path, cli: Cl
     assert Path(root.path) == Path("/data/set/gone").absolute()
     # Nor does an 'index' of what it knows lose any.
     assert cli("index", "--index", "x.index").returncode == 0
-    hits = cli("search", "a tower", "--index", "x.index", "--json").stdout.splitlines()
+    hits = cli(
+        "search", "a tower", "--index", "x.index", "--json", "--min-score", "none"
+    ).stdout.splitlines()
     assert "/data/set/gone/tower.jpg" in json.loads(hits[0])["path"].replace("\\", "/")
 
 

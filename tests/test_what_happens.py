@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clipsearch import open_index
+from clipsearch import Query, open_index
 from clipsearch.errors import IndexLockedError, IndexNotFoundError
 from clipsearch.manifest import read_manifest
 from clipsearch.store import LocalStore
@@ -67,12 +67,12 @@ def place(tmp_path: Path, photos: Path) -> Path:
 
 def found(place: Path) -> dict[Path, bool]:
     """Every path that a search finds, and whether it is said to be missing."""
-    hits = open_index(place).search(vector=[1.0] * 256, k=10_000)
+    hits = open_index(place).search(Query(vector=[1.0] * 256), k=10_000)
     return {path: hit.missing for hit in hits for path in (hit.path, *hit.copies)}
 
 
 def ids(place: Path) -> dict[Path, int]:
-    hits = open_index(place).search(vector=[1.0] * 256, k=10_000)
+    hits = open_index(place).search(Query(vector=[1.0] * 256), k=10_000)
     return {path: hit.id for hit in hits for path in (hit.path, *hit.copies)}
 
 
@@ -369,7 +369,7 @@ def test_search_meanwhile(tmp_path: Path) -> None:
     counts: set[int] = set()
     while process.poll() is None:
         reader.refresh()
-        hits = reader.search(vector=[1.0] * 256, k=1000)
+        hits = reader.search(Query(vector=[1.0] * 256), k=1000)
         shards = read_manifest(LocalStore(place), str(place))
         assert len(hits) == len(reader)
         assert len(hits) <= sum(shard.rows for shard in shards.images)
@@ -378,7 +378,7 @@ def test_search_meanwhile(tmp_path: Path) -> None:
         counts.add(len(hits))
     assert process.wait() == 0
     reader.refresh()
-    assert len(reader.search(vector=[1.0] * 256, k=1000)) == 400
+    assert len(reader.search(Query(vector=[1.0] * 256), k=1000)) == 400
     assert len(counts) >= 2, "the run was too quick to be watched"
 
 
@@ -404,9 +404,9 @@ def test_damaged_index(photos: Path, place: Path, cli: Cli) -> None:
 def test_deleted_cache(place: Path) -> None:
     """**`cache/` is deleted**: nothing is lost, and it is made again."""
     query = np.random.default_rng(0).normal(size=256)
-    before = [(hit.id, hit.score) for hit in open_index(place).search(vector=query, k=20)]
+    before = [(hit.id, hit.score) for hit in open_index(place).search(Query(vector=query), k=20)]
     shutil.rmtree(place / "cache")
-    after = [(hit.id, hit.score) for hit in open_index(place).search(vector=query, k=20)]
+    after = [(hit.id, hit.score) for hit in open_index(place).search(Query(vector=query), k=20)]
     assert after == before
     assert list((place / "cache" / "vectors").glob("*/*.f16"))
 
