@@ -44,6 +44,7 @@ def test_wheel_holds_the_three_packages_and_the_model(tmp_path: Path) -> None:
     assert top == {"clipsearch", "indexer", "ui"}
     assert "clipsearch/models/mini/open_clip_model.safetensors" in names
     assert "clipsearch/models/mini/open_clip_config.json" in names
+    assert {f"clipsearch/templates/contact_sheet.{kind}" for kind in ("html", "css")} <= set(names)
     assert wheel.stat().st_size < 25e6
 
 
