@@ -559,9 +559,9 @@ def _candidate(name: str = "a.jpg", **known: Any) -> Candidate:
     ("first", "second", "reason"),
     [
         ({"pixels": 200}, {"sharpness": 9.0, "has_camera": True}, "the larger"),
-        ({"sharpness": 2.0}, {"has_camera": True, "size": 99}, "the sharper"),
-        ({"has_camera": True}, {"sharpness": 1.2, "size": 99}, "the original: camera data"),
-        ({"size": 99}, {"sharpness": 1.4}, "the original: less compressed"),  # made brighter
+        ({"sharpness": 5.0}, {"has_camera": True, "size": 99}, "the sharper"),
+        ({"has_camera": True}, {"sharpness": 3.5, "size": 99}, "the original: camera data"),
+        ({"size": 99}, {"sharpness": 3.0}, "the original: less compressed"),  # made brighter
         ({"name": "b.jpg"}, {"name": "b (1).jpg", "size": 99}, "the original: its name"),
         ({"lossless": True}, {"pixels": 101, "mtime_ns": 1}, "the original: lossless"),
         ({"size": 11}, {"mtime_ns": 1}, "the original: less compressed"),
