@@ -41,7 +41,7 @@ def test_how_many_photos_have_a_dog(captions: dict[str, str], with_dog: set[str]
     assert "corndogs" in captions[other]
 
 
-@pytest.mark.parametrize("model", ["mini", "photo1k"])
+@pytest.mark.parametrize("model", ["mini", pytest.param("photo1k", marks=pytest.mark.slow)])
 def test_a_dog_running(
     model: str,
     flickr: Path,

@@ -775,6 +775,7 @@ def test_no_folder_named_walks_no_more_than_was_named(tmp_path: Path) -> None:
     assert manifest_of(place).sources == (str(tmp_path / "new home"),)
 
 
+@pytest.mark.slow
 @posix_only
 def test_no_more_than_a_few_open_files(tmp_path: Path) -> None:
     """However many shards and photos there are: 64 descriptors do for all of them."""
