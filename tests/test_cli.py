@@ -729,6 +729,7 @@ def test_an_odd_name_cannot_play_with_the_terminal(pictures: Path, tmp_path: Pat
     assert "\x07" not in shown
 
 
+@pytest.mark.slow
 @posix_only
 def test_ctrl_c_while_encoding(tmp_path: Path) -> None:
     folder = tmp_path / "many"

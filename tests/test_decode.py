@@ -382,6 +382,7 @@ def test_a_hang_costs_one_file_and_its_time(bad_decoder: Path, tmp_path: Path) -
     assert is_gone(int(pid))
 
 
+@pytest.mark.slow
 @on_linux
 def test_the_time_that_everything_stood_still_does_not_count(
     bad_decoder: Path, tmp_path: Path

@@ -235,6 +235,7 @@ _CHOSEN = [
 ]
 
 
+@pytest.mark.slow
 def test_killed_at_chosen_instants(small: Scene) -> None:
     hurt, failures = in_pairs(
         small,

@@ -491,6 +491,7 @@ def test_a_little_noise_is_no_other_model(pictures: Path, tmp_path: Path) -> Non
         import_vectors(far, tmp_path / "y.index", paths=listed, encoder="mini")
 
 
+@pytest.mark.slow
 def test_verify_allows_for_another_program(pictures: Path, tmp_path: Path, cli: Cli) -> None:
     files = names_of(pictures)
     vectors = encoded(files)
