@@ -327,7 +327,7 @@ def test_a_preview_draws_thumbnails(mini_index: Path, tmp_path: Path) -> None:
 
 def test_a_preview_needs_a_terminal(cli: Cli, mini_index: Path) -> None:
     done = cli("search", "a lion", "--preview", "--min-score", "none", "--index", mini_index)
-    assert done.returncode == 2
+    assert (done.returncode, done.stdout) == (2, b"")
     assert b"terminal" in done.stderr
 
 

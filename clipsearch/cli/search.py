@@ -12,9 +12,9 @@ from clipsearch.cli.hit_output import print_hits
 from clipsearch.cli.output import for_display, format_options, on_terminal
 from clipsearch.cli.places import device_option, existing_index, index_option, moved_model_option
 from clipsearch.cli.search_options import Asked, asked_of, cut_options, image_part, search_options
-from clipsearch.cli.show import show_hits, show_options
+from clipsearch.cli.show import check_preview, show_hits, show_options
 from clipsearch.image_index import open_index
-from clipsearch.query import Query
+from clipsearch.query import Query, weighted_texts
 
 
 @click.command()
@@ -51,7 +51,7 @@ def search(
       clipsearch search --like beach.jpg --plus snow^2 --in ~/Pictures
       clipsearch search "a red car" -k all --json
       clipsearch search sunset -0 | xargs -0 ls -l
-    """  # fmt: skip
+    """
     return _answer(asked, save_as, opens, preview, index_path, model, device, output)
 
 
@@ -94,11 +94,15 @@ def _answer(
 ) -> int:
     if opens and not asked.given_k:
         asked = replace(asked, k=1)
+    if preview:
+        check_preview()
     opened = open_index(existing_index(index_path), model=model, device=device)
-    if on_terminal() and asked.query.text is not None:
+    texts = [text for text, _ in weighted_texts((*asked.query.plus, *asked.query.minus))]
+    words = " ".join([asked.query.text or "", *texts])
+    if on_terminal() and words.strip():
         from clipsearch.query_language import language_note
 
-        note = language_note(asked.query.text, opened.space.model)
+        note = language_note(words, opened.space.model)
         if note is not None:
             click.echo(for_display(note), err=True)
     # A path a line has no room for them.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import logging
 import os
@@ -42,23 +43,27 @@ def show_hits(opened: ImageIndex, hits: Hits, *, opens: bool, preview: bool) -> 
         open_hits(hits.hits)
 
 
-def preview_hits(opened: ImageIndex, hits: tuple[Hit, ...]) -> None:
-    """Draw the thumbnails of hits on the terminal, by the best way it knows.
+def check_preview() -> None:
+    """Refuse a preview before anything is printed.
 
     Raises MissingExtraError where the extra is not installed, OptionError for no terminal.
     """
     if not (on_terminal() and sys.stdin.isatty()):
         raise OptionError("--preview asks a terminal what it can draw: run it without pipes")
+    if importlib.util.find_spec("textual_image") is None:
+        raise MissingExtraError("--preview needs an extra: pip install 'clipsearch[preview]'")
+
+
+def preview_hits(opened: ImageIndex, hits: tuple[Hit, ...]) -> None:
+    """Draw the thumbnails of hits on the terminal, by the best way it knows.
+
+    Raises OptionError for a terminal that cannot show them.
+    """
     # It tells of every question that the terminal leaves open.
     logging.getLogger("textual_image").setLevel(logging.CRITICAL)
-    try:
-        from rich.console import Console
-        from textual_image.renderable import Image as TerminalImage
-    except ImportError:
-        raise MissingExtraError(
-            "--preview needs an extra: pip install 'clipsearch[preview]'"
-        ) from None
     from PIL import Image
+    from rich.console import Console
+    from textual_image.renderable import Image as TerminalImage
 
     console = Console(file=sys.stdout)
     for hit in hits:
