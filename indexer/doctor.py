@@ -26,6 +26,7 @@ REQUIREMENTS = (
     "click>=8.5",
     "faiss-cpu>=1.12",
     "filelock>=3.16",
+    "ftfy>=6.1",
     "gradio>=6,<7",
     "jinja2>=3.1",
     "numpy>=2.0",
@@ -34,6 +35,9 @@ REQUIREMENTS = (
     "pillow-heif>=1.0",
     "platformdirs>=4.2",
     "pyarrow>=18",
+    "regex>=2023.0",
+    "safetensors>=0.4",
+    "threadpoolctl>=3.5",
     "torch>=2.15",
     "tqdm>=4.66",
     "watchfiles>=1.0",
@@ -51,9 +55,10 @@ _LITTLE_ROOM, _NO_ROOM = 1e9, 50e6
 _IMPORT_SECONDS = 120
 _DEVICES = "from clipsearch.open_clip_encoder import devices; print(json.dumps(devices()))"
 _FAISS = (
-    "import numpy as np; from clipsearch.faiss_index import FaissIndex; index = FaissIndex(8); "
-    "index.add(np.arange(1), np.ones((1, 8), np.float32)); "
-    "print(json.dumps(index.search(np.ones((1, 8), np.float32), 1)[1].tolist() == [[0]]))"
+    "import numpy as np; from clipsearch.faiss_index import FaissIndex; "
+    "rows = np.repeat(np.eye(8, dtype=np.float32), 4, axis=0); index = FaissIndex.train(rows, 32); "
+    "index.add(np.arange(32), rows); found = index.nominate(rows[9], 4, 1)[1]; "
+    "print(json.dumps(sorted(found.tolist()) == [8, 9, 10, 11]))"
 )
 _IMAGES = (
     "import pyarrow.parquet; from clipsearch.images import read_image; from PIL import features; "
