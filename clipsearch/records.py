@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clipsearch.encoder import Float32
+from clipsearch.manifest import MeasuredSearch
 from clipsearch.shards import Int64
 
 Int32 = npt.NDArray[np.int32]
@@ -74,13 +75,18 @@ class Hits(Sequence[Hit]):
 @dataclass(frozen=True)
 class LabelSummary:
     """How often a label won: ``share`` is ``count`` over all images; ``example_id`` is the
-    image it won with the highest probability, None when it never won."""
+    image it won with the highest probability, None when it never won.
+
+    histogram : of the images it won, how many with a probability of 0 to 0.1, 0.1 to 0.2, and
+    so on: ten numbers.
+    """
 
     label: str
     count: int
     share: float
     example_id: int | None
     example_probability: float | None
+    histogram: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -120,27 +126,12 @@ class Classification:
         return self.label_names[int(self.labels[row, 0])]
 
     def summary(self) -> list[LabelSummary]:
-        """Count, share and best example of every label, most frequent first."""
-        winners = self.labels[:, 0]
-        counts = np.bincount(winners, minlength=len(self.label_names))
-        # Written in order of rising probability, the last one written is the best. The order
-        # is stable over reversed rows, so that among equals the lowest id stays.
-        order = np.argsort(self.probabilities[::-1, 0], kind="stable")
-        best_row = np.full(len(self.label_names), -1, np.int64)
-        best_row[winners[::-1][order]] = len(self.ids) - 1 - order
-        rows: list[LabelSummary] = []
-        for position in np.argsort(-counts, kind="stable"):
-            row = int(best_row[position])
-            rows.append(
-                LabelSummary(
-                    label=self.label_names[position],
-                    count=int(counts[position]),
-                    share=float(counts[position]) / max(1, len(self.ids)),
-                    example_id=int(self.ids[row]) if row >= 0 else None,
-                    example_probability=float(self.probabilities[row, 0]) if row >= 0 else None,
-                )
-            )
-        return rows
+        """Count, share, best example and histogram of every label, most frequent first."""
+        from clipsearch.label_tally import LabelTally
+
+        tally = LabelTally(self.label_names)
+        tally.add(self.ids, self.labels[:, 0], self.probabilities[:, 0])
+        return tally.summary()
 
 
 @dataclass(frozen=True)
@@ -165,3 +156,4 @@ class IndexStatus:
     truth_bytes: int
     cache_bytes: int
     search_kind: str
+    search_measured: MeasuredSearch | None = None
