@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from clipsearch.encoder import ImageGeometry
+from clipsearch.model_names import file_stamp
 from clipsearch.model_source import ModelSource
 
 _HASH_IS_QUICK = 64 * 2**20  # bytes; below this a stored checksum saves less than it costs
@@ -125,10 +126,3 @@ def _weights_sha256(path: Path, cache_dir: Path | None) -> str:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def file_stamp(path: Path) -> tuple[str, int, int]:
-    """The real path of a file, its bytes and its time of change in nanoseconds."""
-    real = path.resolve()
-    status = real.stat()
-    return str(real), status.st_size, status.st_mtime_ns

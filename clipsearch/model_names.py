@@ -104,6 +104,13 @@ def weights_in_folder(folder: Path) -> Path | None:
     return None
 
 
+def file_stamp(path: Path) -> tuple[str, int, int]:
+    """The real path of a file, its bytes and its time of change in nanoseconds."""
+    real = path.resolve()
+    status = real.stat()
+    return str(real), status.st_size, status.st_mtime_ns
+
+
 def hub_source(model: str) -> tuple[str, tuple[str, ...]] | None:
     """The hub repository of a canonical name and the file names to try, or None.
 

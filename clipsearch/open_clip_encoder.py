@@ -32,8 +32,8 @@ from clipsearch.errors import (
     ModelNotHereError,
     OptionError,
 )
-from clipsearch.fingerprint import file_stamp, fingerprint
-from clipsearch.model_names import folder_of, not_here_message, resolve_model_name
+from clipsearch.fingerprint import fingerprint
+from clipsearch.model_names import file_stamp, folder_of, not_here_message, resolve_model_name
 from clipsearch.model_source import (
     ModelSource,
     fetch_tokenizer,
@@ -42,6 +42,7 @@ from clipsearch.model_source import (
     is_missing_file,
     one_line,
 )
+from clipsearch.text_side import TextSide, text_side
 
 _TEXT_BATCH = 256
 
@@ -125,6 +126,11 @@ class OpenClipEncoder:
             with torch.inference_mode(), _full_precision(self._device):
                 rows.append(_rows(self._net.encode_text(tokens.to(self._device), normalize=True)))
         return np.concatenate(rows)
+
+    def text_side(self) -> TextSide | None:
+        """What encodes texts here, for ``text_tower_export``; None where it is not the standard
+        one."""
+        return text_side(self._net, self._tokenizer)
 
 
 def load_open_clip_encoder(

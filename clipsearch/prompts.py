@@ -46,7 +46,7 @@ def read_labels_file(path: str | Path) -> tuple[str, ...]:
 
     Raises LabelError for a file that is missing, not UTF-8 text, or holds bad labels.
     """
-    return check_labels(_lines(Path(path), "labels"))
+    return check_labels(text_lines(Path(path), "labels"))
 
 
 def check_labels(labels: Sequence[str]) -> tuple[str, ...]:
@@ -82,7 +82,7 @@ def resolve_templates(templates: str | Sequence[str]) -> tuple[str, ...]:
         if "{" in templates:
             found: Sequence[str] = (templates,)
         elif Path(templates).is_file():
-            found = _lines(Path(templates), "templates")
+            found = text_lines(Path(templates), "templates")
         else:
             raise LabelError(
                 f"expected templates as {', '.join(TEMPLATE_SETS)}, a file, or a text with {{}} "
@@ -109,6 +109,12 @@ def class_prompts(
     parsed = [_parse_template(template) for template in resolve_templates(templates)]
     suffix = f", {context.strip()}" if context is not None and context.strip() else ""
     return [[(label + suffix).join(parts) for parts in parsed] for label in checked]
+
+
+def filled(words: Sequence[str], templates: str | Sequence[str] = "simple") -> list[str]:
+    """Every word in every template, word by word. Raises as ``resolve_templates``."""
+    parsed = [_parse_template(template) for template in resolve_templates(templates)]
+    return [word.join(parts) for word in words for parts in parsed]
 
 
 def class_vectors(
@@ -161,20 +167,28 @@ def _parse_template(template: str) -> list[str]:
     return parts
 
 
-def _lines(path: Path, what: str) -> list[str]:
+def text_lines(source: Path | bytes, what: str) -> list[str]:
+    """The lines of UTF-8 text, stripped, without blank ones and those that begin with #.
+
+    source : a file, or what was read from standard input. what : what the lines are, for the
+    LabelError that is raised where there are none, or no text.
+    """
+    name = "standard input" if isinstance(source, bytes) else str(source)
     try:
-        data = path.read_bytes()
+        data = source if isinstance(source, bytes) else source.read_bytes()
     except OSError as error:
         reason = error.strerror or str(error)
-        raise LabelError(f"expected a file of {what} at {path}: {reason}") from None
+        raise LabelError(f"expected a file of {what} at {name}: {reason}") from None
+    except ValueError as error:  # a name with a NUL in it
+        raise LabelError(f"expected a file of {what} at {name!r}: {error}") from None
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
         text = "\0"
     if "\0" in text:
-        raise LabelError(f"{path} is no UTF-8 text: save it as UTF-8 with one of the {what} a line")
+        raise LabelError(f"{name} is no UTF-8 text: save it as UTF-8 with one of the {what} a line")
     lines = (line.strip() for line in text.splitlines())
     kept = [line for line in lines if line and not line.startswith("#")]
     if not kept:
-        raise LabelError(f"{path} holds no {what}: expected one a line")
+        raise LabelError(f"{name} holds no {what}: expected one a line")
     return kept

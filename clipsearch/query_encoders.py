@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from clipsearch.encoder import Encoder, Space, load_encoder
 from clipsearch.errors import ModelLoadError, ModelNotHereError, SpaceMismatchError
-from clipsearch.text_vectors import TextVectorCache, TextVectors, default_cache_path
+from clipsearch.text_vectors import (
+    EncodesText,
+    TextVectorCache,
+    TextVectors,
+    default_cache_path,
+)
 
 
 class QueryEncoders:
@@ -16,15 +22,19 @@ class QueryEncoders:
 
     model : where the index's model is now, if not where it was. device : see ``load_encoder``.
     text_cache : the SQLite file of text vectors; None is the user's own of each space.
+    on_progress : see ``TextVectors``; given to those that are made from then on.
     """
 
     def __init__(self, model: str | None, device: str | None, text_cache: Path | None) -> None:
         self._model = model
         self._device = device
         self._text_cache = text_cache
+        self.on_progress: Callable[[int, int], None] | None = None
         self._lock = threading.Lock()
         self._encoder: Encoder | None = None
         self._texts: TextVectorCache | None = None
+        self._text_lock = threading.Lock()
+        self._for_texts: EncodesText | None = None
 
     def encoder(self, space: Space) -> Encoder:
         """The encoder of ``space``.
@@ -43,7 +53,29 @@ class QueryEncoders:
         with self._lock:
             if self._texts is None or self._texts.path != place:
                 self._texts = TextVectorCache(place)
-            return TextVectors(space, lambda: self.encoder(space), self._texts)
+            texts = TextVectors(space, lambda: self._text_encoder(space), self._texts)
+            texts.on_progress = self.on_progress
+            return texts
+
+    def _text_encoder(self, space: Space) -> EncodesText:
+        with self._text_lock:
+            known = self._for_texts
+            if known is None or known.space.fingerprint != space.fingerprint:
+                known = self._for_texts = self._load_for_texts(space)
+            return known
+
+    def _load_for_texts(self, space: Space) -> EncodesText:
+        """A text tower in NumPy where there is one, else the encoder, of which one is made."""
+        if self._device in (None, "cpu"):  # else somebody wants it done there
+            from clipsearch.text_tower_files import open_text_tower
+
+            tower = open_text_tower(space)
+            if tower is not None:
+                return tower
+        encoder = self.encoder(space)
+        from clipsearch.text_tower_export import fastest_for_texts
+
+        return fastest_for_texts(encoder)
 
     def _load(self, space: Space) -> Encoder:
         try:

@@ -12,20 +12,24 @@ import contextlib
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from clipsearch.encoder import Encoder, Float32, Space
-from clipsearch.errors import SpaceMismatchError
+from clipsearch.encoder import Float32, Space
+from clipsearch.errors import SpaceMismatchError, TextCacheError
 
 _SCHEMA_VERSION = 1
 _BUSY_SECONDS = 5.0
+_PAGE_BYTES = 16384
 _LOOKUP = 500  # SQLite of old takes 999 variables a statement
 _UNIT_TOLERANCE = 1e-3
+_CHUNK_SECONDS = 2.0  # of encoding, which is what an interruption loses at most
+_FIRST_CHUNK, _LARGEST_CHUNK = 64, 8192
 
 T = TypeVar("T")
 
@@ -40,6 +44,17 @@ def default_cache_path(fingerprint: str, cache_dir: Path | None = None) -> Path:
 
         cache_dir = Path(platformdirs.user_cache_dir("clipsearch", appauthor=False))
     return cache_dir / "text" / f"{fingerprint[:16]}.sqlite"
+
+
+class EncodesText(Protocol):
+    """What turns texts into vectors of a space: an ``Encoder``, or a ``TextTower``."""
+
+    @property
+    def space(self) -> Space: ...
+
+    def encode_texts(self, texts: Sequence[str]) -> Float32:
+        """n texts -> (n, dim) float32 unit rows."""
+        ...
 
 
 class TextVectorCache:
@@ -57,23 +72,30 @@ class TextVectorCache:
 
     def get_many(self, texts: Sequence[str]) -> dict[str, Float32]:
         """The cached ones among ``texts``, each with its vector (dim,)."""
+        return {
+            text: np.frombuffer(blob, "<f4").astype(np.float32)
+            for text, blob in self.get_bytes(texts).items()
+        }
+
+    def get_bytes(self, texts: Sequence[str]) -> dict[str, bytes]:
+        """The cached ones among ``texts``, each with its vector as little-endian float32."""
         wanted = [text for text in dict.fromkeys(texts) if _storable(text)]
 
-        def read(connection: sqlite3.Connection) -> dict[str, Float32]:
-            found: dict[str, Float32] = {}
+        def read(connection: sqlite3.Connection) -> dict[str, bytes]:
+            found: dict[str, bytes] = {}
             for start in range(0, len(wanted), _LOOKUP):
                 part = wanted[start : start + _LOOKUP]
                 marks = ",".join("?" * len(part))
                 query = f"SELECT prompt, vector FROM vectors WHERE prompt IN ({marks})"
                 for prompt, blob in connection.execute(query, part):
                     if isinstance(blob, bytes) and len(blob) % 4 == 0:
-                        found[prompt] = np.frombuffer(blob, "<f4").astype(np.float32)
+                        found[prompt] = blob
             return found
 
         return (self._attempt(read) if wanted else None) or {}
 
-    def put_many(self, texts: Sequence[str], vectors: Float32) -> None:
-        """Keep the rows of ``vectors`` (n, dim) under the n ``texts``.
+    def put_many(self, texts: Sequence[str], vectors: Float32) -> bool:
+        """Keep the rows of ``vectors`` (n, dim) under the n ``texts``; whether they are kept.
 
         Raises ValueError if the two differ in number.
         """
@@ -87,8 +109,16 @@ class TextVectorCache:
                 connection.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?)", pairs)
             return True
 
-        if pairs:
-            self._attempt(write)
+        return not pairs or bool(self._attempt(write))
+
+    def can_keep(self) -> bool:
+        """Whether the file can be written now."""
+
+        def try_it(connection: sqlite3.Connection) -> bool:
+            with _transaction(connection):
+                return True
+
+        return bool(self._attempt(try_it))
 
     def close(self) -> None:
         """Close the file; the next use opens it again."""
@@ -154,58 +184,120 @@ class TextCounts:
 
 
 class TextVectors:
-    """Text vectors of one space: from the cache where they are there, else from its encoder.
+    """Text vectors of one space: from the cache where they are there, else from what encodes.
 
-    load : loads the encoder; called at most once, and only when a text is missing.
+    load : loads that; called at most once, and only when a text is missing.
     last, total : what the last call, and all calls, took from where.
+    on_progress : called while texts are encoded with how many are done, and of how many.
     """
 
     def __init__(
-        self, space: Space, load: Callable[[], Encoder], cache: TextVectorCache | None
+        self, space: Space, load: Callable[[], EncodesText], cache: TextVectorCache | None
     ) -> None:
         self.space = space
         self.last = TextCounts()
         self.total = TextCounts()
+        self.on_progress: Callable[[int, int], None] | None = None
         self._load = load
         self._cache = cache
-        self._encoder: Encoder | None = None
+        self._encoder: EncodesText | None = None
         self._lock = threading.Lock()
 
     def encode(self, texts: Sequence[str]) -> Float32:
         """n texts -> (n, dim) float32 unit rows, in their order.
 
-        Raises SpaceMismatchError if the encoder that was loaded is of another space, and what
-        loading it raises.
+        What is encoded is kept every few seconds: after an interruption the same call goes on
+        from there. Raises SpaceMismatchError if the encoder that was loaded is of another
+        space, and what loading it raises.
         """
+        places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
+        rows = np.empty((len(places), self.space.dim), dtype=np.float32)
+        missing = self._remembered(places, rows)
+        for first, encoded in self._encoded(missing):
+            part = missing[first : first + len(encoded)]
+            rows[[places[text] for text in part]] = encoded
+        self._count(TextCounts(len(places) - len(missing), len(missing)))
+        if len(places) == len(texts):
+            return rows
+        repeated: Float32 = rows[[places[text] for text in texts]]
+        return repeated
+
+    def keep(self, texts: Sequence[str]) -> TextCounts:
+        """See that all of ``texts`` are in the cache; how many were, and how many came to it.
+
+        Takes no more memory than a chunk of them. Raises TextCacheError as soon as they cannot
+        be kept, and as ``encode`` does.
+        """
+        if self._cache is None or not self._cache.can_keep():
+            raise self._not_kept()
         different = list(dict.fromkeys(texts))
-        known: dict[str, Float32] = {}
-        if self._cache is not None and different:
-            found = self._cache.get_many(different)
-            known = {text: row for text, row in found.items() if self._is_sound(row)}
-        missing = [text for text in different if text not in known]
-        if missing:
-            rows = self._loaded().encode_texts(missing)
-            known.update(zip(missing, rows, strict=True))
-            if self._cache is not None:
-                self._cache.put_many(missing, rows)
+        missing: list[str] = []
+        for start in range(0, len(different), _LARGEST_CHUNK):
+            part = different[start : start + _LARGEST_CHUNK]
+            rows = np.empty((len(part), self.space.dim), dtype=np.float32)
+            missing += self._remembered({text: i for i, text in enumerate(part)}, rows)
+        for _ in self._encoded(missing, must_keep=True):
+            pass
         counts = TextCounts(len(different) - len(missing), len(missing))
+        self._count(counts)
+        return counts
+
+    def _count(self, counts: TextCounts) -> None:
         with self._lock:
             self.last = counts
             self.total = TextCounts(
                 self.total.cached + counts.cached, self.total.encoded + counts.encoded
             )
-        result = np.empty((len(texts), self.space.dim), dtype=np.float32)
-        for position, text in enumerate(texts):
-            result[position] = known[text]
-        return result
 
-    def _is_sound(self, row: Float32) -> bool:
-        # A NaN fails the comparison too.
-        return row.shape == (self.space.dim,) and bool(
-            abs(float(np.linalg.norm(row)) - 1.0) < _UNIT_TOLERANCE
+    def _remembered(self, places: dict[str, int], rows: Float32) -> list[str]:
+        """Put what the cache has of the texts into their rows; the texts it has not."""
+        if self._cache is None or not places:
+            return list(places)
+        length = 4 * self.space.dim
+        found = self._cache.get_bytes(list(places))
+        known = {text: blob for text, blob in found.items() if len(blob) == length}
+        if known:
+            stored = np.frombuffer(b"".join(known.values()), "<f4").reshape(len(known), -1)
+            with np.errstate(over="ignore"):
+                norms = np.sqrt(np.einsum("ij,ij->i", stored, stored))
+            sound = np.abs(norms - 1) < _UNIT_TOLERANCE  # not a number is not
+            rows[[places[text] for text in known]] = stored
+            for text, is_sound in zip(list(known), sound.tolist(), strict=True):
+                if not is_sound:
+                    del known[text]
+        return [text for text in places if text not in known]
+
+    def _encoded(self, texts: list[str], must_keep: bool = False) -> Iterator[tuple[int, Float32]]:
+        """Encode and keep some seconds' worth of texts at a time: the first one's place, and
+        the rows."""
+        if not texts:
+            return
+        encoder = self._loaded()
+        first, step = 0, _FIRST_CHUNK
+        while first < len(texts):
+            if self.on_progress is not None:
+                self.on_progress(first, len(texts))
+            begin = time.perf_counter()
+            part = texts[first : first + step]
+            rows = encoder.encode_texts(part)
+            is_kept = self._cache is not None and self._cache.put_many(part, rows)
+            if must_keep and not is_kept:
+                raise self._not_kept()
+            yield first, rows
+            first += len(part)
+            rate = len(part) / max(time.perf_counter() - begin, 1e-6)
+            step = max(1, min(_LARGEST_CHUNK, 4 * step, int(rate * _CHUNK_SECONDS)))
+        if self.on_progress is not None:
+            self.on_progress(len(texts), len(texts))
+
+    def _not_kept(self) -> TextCacheError:
+        place = "a file for them" if self._cache is None else str(self._cache.path)
+        return TextCacheError(
+            f"cannot keep text vectors in {place}: expected a folder that can be written, with "
+            "room on its disk"
         )
 
-    def _loaded(self) -> Encoder:
+    def _loaded(self) -> EncodesText:
         with self._lock:
             if self._encoder is None:
                 encoder = self._load()
@@ -234,6 +326,8 @@ def _prepare(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA synchronous=NORMAL")
     if version == _SCHEMA_VERSION:
         return
+    # Rows of 2 to 4 KB would each leave half a page of the usual 4 KB empty.
+    connection.execute(f"PRAGMA page_size={_PAGE_BYTES}")
     # Some network file systems cannot do WAL; the default journal is slower, not wrong.
     with contextlib.suppress(sqlite3.OperationalError):
         connection.execute("PRAGMA journal_mode=WAL")

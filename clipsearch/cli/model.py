@@ -1,4 +1,4 @@
-"""``clipsearch model``: list, get, path."""
+"""``clipsearch model``: list, get, path, towers."""
 
 from __future__ import annotations
 
@@ -7,14 +7,21 @@ import dataclasses
 import click
 
 from clipsearch.cli import FOUND, NOTHING_FOUND
-from clipsearch.cli.output import human_bytes, json_line, on_terminal, table, write_bytes
+from clipsearch.cli.output import (
+    for_display,
+    human_bytes,
+    json_line,
+    on_terminal,
+    table,
+    write_bytes,
+)
 from clipsearch.cli.settings import offline
 from clipsearch.errors import ModelNotHereError
 
 
 @click.group()
 def model() -> None:
-    """List the models, fetch one, show where it is."""
+    """List the models, fetch one, show where it is, and what answers texts for it."""
 
 
 def _number(value: float | None, text: str) -> str:
@@ -99,4 +106,43 @@ def model_path(name: str) -> int:
         click.echo(not_here_message(canonical), err=True)
         return NOTHING_FOUND
     click.echo(str(place))
+    return FOUND
+
+
+@model.command("towers")
+@click.option("--forget", metavar="MODEL", help="Remove those of this model; all for every one.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def towers(forget: str | None, as_json: bool) -> int:
+    """List the text towers in your cache: what answers new words without loading torch.
+
+    One is made when a model has been loaded, and made again when it is missed. It points at the
+    weights where they are, or holds a copy where they lie in no safetensors file.
+    """
+    from clipsearch.text_tower_files import forget_towers, saved_towers
+
+    if forget is not None:
+        gone = forget_towers(None if forget == "all" else forget)
+        for tower in gone:
+            click.echo(f"Forgotten: {for_display(tower.model or tower.path.name)}", err=True)
+        if not gone:
+            click.echo(f"No text tower of {for_display(forget)}.", err=True)
+        return FOUND if gone else NOTHING_FOUND
+    found = saved_towers()
+    if not found:
+        click.echo("No text towers: the next 'clipsearch index' makes one.", err=True)
+        return NOTHING_FOUND
+    if as_json:
+        for tower in found:
+            write_bytes(json_line({**dataclasses.asdict(tower), "path": str(tower.path)}))
+        return FOUND
+    rows = [
+        (
+            for_display(tower.model or "(damaged)"),
+            human_bytes(tower.bytes),
+            "copied" if tower.has_copy else "the model's own",
+            str(tower.path),
+        )
+        for tower in found
+    ]
+    click.echo(table(("model", "size", "weights", "path"), rows, " r"))
     return FOUND
