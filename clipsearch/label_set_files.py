@@ -2,7 +2,8 @@
 
 The JSON says what the set is and vouches for the Parquet file by its sha256; that one has a row
 for every image and label, a null label for an image that got none, so that which images were
-looked at is known. A new table comes under a new name, before the JSON that names it.
+looked at is known. A new table comes under a new name, before the JSON that names it. A set of
+``classify`` has a third file (``label_scores``), which only saves time.
 """
 
 from __future__ import annotations
@@ -16,22 +17,19 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-
 from clipsearch.encoder import Float32
 from clipsearch.errors import IndexFormatError, LabelError
+from clipsearch.label_scores import ScoresRef
 from clipsearch.manifest import FileRef
 from clipsearch.records import Int32
-from clipsearch.shards import Int64, as_numpy, int_array
+from clipsearch.shards import Int64
 from clipsearch.tag_statistics import CorpusStatistics
 
 FORMAT = "clipsearch label set"
 FORMAT_VERSION = 1
 CLASSIFY, TAG = "classify", "tag"
-_SECOND_SCORE = {CLASSIFY: "probability", TAG: "cosine"}
+SECOND_SCORE = {CLASSIFY: "probability", TAG: "cosine"}
+"""What stands beside the score in the table of a set of each kind."""
 _LONGEST_NAME = 64
 _NAME_BYTES = 150  # with what is added to it still a file name everywhere
 # Windows keeps these for devices, whatever follows a dot.
@@ -51,6 +49,7 @@ class LabelSet:
     most : how many labels an image could have at most, None for any number.
     statistics : what scores new images alike, None for "classify".
     table : the Parquet file, by its name inside ``labels/``.
+    scores : the file of remembered scores, None for "tag" and for a set of an earlier version.
     """
 
     name: str
@@ -68,6 +67,7 @@ class LabelSet:
     most: int | None = None
     statistics: CorpusStatistics | None = None
     table: FileRef | None = None
+    scores: ScoresRef | None = None
 
 
 @dataclass(frozen=True)
@@ -128,85 +128,29 @@ def table_name(name: str, token: str) -> str:
     return f"{name}.{token}.parquet"
 
 
+def scores_name(name: str, token: str) -> str:
+    """The file of what a set remembers, beside the table of the same token."""
+    return f"{name}.{token}.scores"
+
+
 def is_table_of(name: str, file: str) -> bool:
     """Whether ``file`` is a table of the set ``name``, now or earlier."""
+    return _is_named(name, file, "parquet")
+
+
+def is_file_of(name: str, file: str) -> bool:
+    """Whether ``file`` is a table or the scores of the set ``name``, now or earlier."""
+    return _is_named(name, file, "parquet|scores")
+
+
+def _is_named(name: str, file: str, endings: str) -> bool:
     normal = unicodedata.normalize("NFC", file)
-    return re.fullmatch(rf"{re.escape(name)}\.{_TOKEN}\.parquet", normal) is not None
+    return re.fullmatch(rf"{re.escape(name)}\.{_TOKEN}\.({endings})", normal) is not None
 
 
 def cure(name: str) -> str:
     """What every message about a damaged label set ends with."""
     return f"save it again with --save-as {name}, or delete labels/{json_name(name)}"
-
-
-def table_bytes(label_set: LabelSet, rows: LabelRows) -> pa.Buffer:
-    """``rows`` as a Parquet file: id, label, score, and probability or cosine."""
-    for label in label_set.labels:
-        try:
-            label.encode()
-        except UnicodeEncodeError:
-            raise LabelError(f"label {label!r} is no text, so it cannot be saved") from None
-    without = rows.labels < 0
-    validity = None
-    if without.any():
-        validity = pa.py_buffer(np.packbits(~without, bitorder="little").tobytes())
-    count = len(rows.ids)
-
-    def numbers(values: Float32) -> pa.Array:
-        data = np.ascontiguousarray(values, "<f4")
-        return pa.Array.from_buffers(pa.float32(), count, [validity, pa.py_buffer(data)])
-
-    codes = np.ascontiguousarray(np.where(without, 0, rows.labels), "<i4")
-    indices = pa.Array.from_buffers(pa.int32(), count, [validity, pa.py_buffer(codes)])
-    words = pa.array(list(label_set.labels), pa.string())
-    columns = {
-        "id": int_array(rows.ids),
-        "label": pa.DictionaryArray.from_arrays(indices, words),
-        "score": numbers(rows.scores),
-        _SECOND_SCORE[label_set.kind]: numbers(rows.second),
-    }
-    table = pa.table(columns).replace_schema_metadata(
-        {"clipsearch.kind": "labels", "clipsearch.index": label_set.index}
-    )
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
-    return sink.getvalue()
-
-
-def table_rows(label_set: LabelSet, data: bytes) -> LabelRows:
-    """The rows in the bytes of a set's Parquet file.
-
-    Raises IndexFormatError when they are not those that the set vouches for.
-    """
-    ref = label_set.table
-    if ref is None or hashlib.sha256(data).hexdigest() != ref.sha256:
-        raise _damaged(label_set.name, "its table is not the one that was saved")
-    try:
-        table = pq.ParquetFile(pa.BufferReader(data)).read()
-        labels, codes = table.column("label"), {word: i for i, word in enumerate(label_set.labels)}
-        parts = [np.empty(0, np.int32)]
-        for chunk in labels.chunks:
-            here = np.array([codes[word] for word in chunk.dictionary.to_pylist()], np.int32)
-            is_there = as_numpy(pc.is_valid(chunk))
-            found = np.full(len(chunk), -1, np.int32)
-            found[is_there] = here[as_numpy(chunk.indices)[is_there]]
-            parts.append(found)
-        rows = LabelRows(
-            ids=as_numpy(table.column("id")),
-            labels=np.concatenate(parts),
-            scores=_numbers(table.column("score")),
-            second=_numbers(table.column(_SECOND_SCORE[label_set.kind])),
-        )
-    except (pa.ArrowException, AttributeError, KeyError, IndexError, OSError, ValueError) as error:
-        raise _damaged(label_set.name, f"its table cannot be read ({error})") from error
-    if len(rows.ids) != ref.rows or not bool((np.diff(rows.ids) >= 0).all()):
-        raise _damaged(label_set.name, "its table has other rows than were saved")
-    return rows
-
-
-def _numbers(column: pa.ChunkedArray) -> Float32:
-    parts = [as_numpy(chunk.view(pa.int32())).view(np.float32) for chunk in column.chunks]
-    return np.concatenate([np.empty(0, np.float32), *parts])
 
 
 def set_bytes(label_set: LabelSet) -> bytes:
@@ -229,7 +173,7 @@ def parse_set(name: str, data: bytes) -> LabelSet:
     try:
         document = json.loads(data)
     except (ValueError, RecursionError):
-        raise _damaged(name, "not JSON") from None
+        raise damaged(name, "not JSON") from None
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise IndexFormatError(
             f"labels/{json_name(name)} in the index is no label set: {cure(name)}"
@@ -241,11 +185,11 @@ def parse_set(name: str, data: bytes) -> LabelSet:
             f"{FORMAT_VERSION}: upgrade clipsearch"
         )
     if document.pop("checksum", None) != _checksum(document):
-        raise _damaged(name, "its checksum does not match")
+        raise damaged(name, "its checksum does not match")
     try:
         found = _parse(document)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise _damaged(name, str(error)) from error
+        raise damaged(name, str(error)) from error
     if same_name(found.name) != same_name(name):  # a file that somebody has renamed
         raise IndexFormatError(
             f"labels/{json_name(name)} in the index holds the label set {found.name}: rename it "
@@ -261,12 +205,13 @@ def _parse(document: dict[str, Any]) -> LabelSet:
         fields[name] = tuple(fields[name])
         if not fields[name] or not all(isinstance(text, str) for text in fields[name]):
             raise ValueError(f"the {name} are no texts")
-    if fields["kind"] not in _SECOND_SCORE:
+    if fields["kind"] not in SECOND_SCORE:
         raise ValueError(f"{fields['kind']!r} is no kind of label set")
     table = FileRef(**fields["table"])
     if not is_table_of(check_name(fields["name"]), table.name):
         raise ValueError(f"{table.name!r} is no table of it")
     fields["table"] = table
+    fields["scores"] = _scores_ref(fields["name"], fields.get("scores"))
     if fields["thresholds"] is not None:
         fields["thresholds"] = tuple(float(value) for value in fields["thresholds"])
     if fields["statistics"] is not None:
@@ -284,10 +229,27 @@ def _parse(document: dict[str, Any]) -> LabelSet:
     return found
 
 
+def _scores_ref(name: str, document: object) -> ScoresRef | None:
+    """What is remembered, None where there is nothing that this version can read."""
+    if not isinstance(document, dict):
+        return None
+    try:
+        found = ScoresRef(**{**document, "shards": tuple(document["shards"])})
+        numbers = (found.rows, found.bytes, found.dim, found.seal)
+        is_sane = all(type(number) is int and number >= 0 for number in numbers)
+        is_sane = is_sane and all(isinstance(sha256, str) for sha256 in found.shards)
+        finite = math.isfinite(found.drift) and math.isfinite(found.logit_scale)
+        is_ours = _is_named(name, found.name, "scores")
+    except (KeyError, TypeError):
+        return None
+    return found if is_sane and finite and is_ours else None
+
+
 def _checksum(document: dict[str, Any]) -> str:
     text = json.dumps(document, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _damaged(name: str, why: str) -> IndexFormatError:
+def damaged(name: str, why: str) -> IndexFormatError:
+    """The error for a set whose files are not what was saved."""
     return IndexFormatError(f"the label set {name} is damaged ({why}): {cure(name)}")

@@ -7,7 +7,8 @@ import dataclasses
 import hashlib
 import os
 import secrets
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -20,21 +21,24 @@ from clipsearch.label_set_files import (
     LabelRows,
     LabelSet,
     check_name,
-    is_table_of,
+    is_file_of,
     json_name,
     same_name,
     set_bytes,
-    table_bytes,
     table_name,
 )
+from clipsearch.label_set_tables import table_bytes
 from clipsearch.label_sets import known_name, label_set_names, labels_folder
 from clipsearch.manifest import FileRef, utc_now
 from clipsearch.prompts import resolve_templates
 from clipsearch.records import Classification
-from clipsearch.store import TEMPORARY_PREFIX, make_folder, replace_file
+from clipsearch.store import TEMPORARY_PREFIX, make_folder, replace_file, sync_folder
 
 LOCK_NAME = "labels.lock"
+PART_PREFIX = f"{TEMPORARY_PREFIX}part-"
+"""Of the files of a set that is being written, without the lock, while its images are scored."""
 _WAIT_SECONDS = 30.0  # to save takes moments; whoever holds the lock longer is stuck
+_STRAY_SECONDS = 3600.0  # a part that nobody has written to for so long
 
 
 @contextlib.contextmanager
@@ -75,26 +79,66 @@ def save_label_set(index: Path, new: LabelSet, rows: LabelRows) -> LabelSet:
         software=f"clipsearch {__version__}",
         table=FileRef(table, len(rows.ids), data.size, digest),
     )
-    document = set_bytes(saved)
     with labels_lock(index) as folder:
-        for other in label_set_names(index):
-            if other != name and same_name(other) == same_name(name):
-                raise LabelError(
-                    f"there is a label set {other}, and {name} differs from it in case alone: "
-                    f"save it as {other}, or under another name"
-                )
-        for stray in folder.glob(f"{TEMPORARY_PREFIX}*"):  # of a process that was killed
-            with contextlib.suppress(OSError):
-                stray.unlink()
+        refuse_case_clash(index, name)
+        _remove_strays(folder)
         replace_file(folder / table, data)
-        try:
-            replace_file(folder / json_name(name), document)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                (folder / table).unlink()
-            raise
-        _remove_tables(folder, name, keep=table)
+        _name_files(folder, saved, (table,))
     return saved
+
+
+def commit_label_set(index: Path, saved: LabelSet, parts: Mapping[Path, str]) -> None:
+    """Give the files of a set their names, and then the set its own, over what had that name;
+    whole or not at all.
+
+    parts : files beside the sets, forced to the disk already, and their names.
+
+    Raises LabelError for a name that differs from another set's in case alone,
+    IndexLockedError, OSError.
+    """
+    with labels_lock(index) as folder:
+        refuse_case_clash(index, saved.name)
+        _remove_strays(folder)
+        named: list[str] = []
+        try:
+            for part, name in parts.items():
+                os.replace(part, folder / name)
+                named.append(name)
+            sync_folder(folder)
+        except BaseException:
+            _remove_files(folder, named)
+            raise
+        _name_files(folder, saved, named)
+
+
+def refuse_case_clash(index: Path, name: str) -> None:
+    """LabelError where another set's name differs from ``name`` in case alone."""
+    for other in label_set_names(index):
+        if other != name and same_name(other) == same_name(name):
+            raise LabelError(
+                f"there is a label set {other}, and {name} differs from it in case alone: "
+                f"save it as {other}, or under another name"
+            )
+
+
+def _remove_strays(folder: Path) -> None:
+    """Remove what a process that was killed has left half-written."""
+    for stray in folder.glob(f"{TEMPORARY_PREFIX}*"):
+        with contextlib.suppress(OSError):
+            age = time.time() - stray.stat().st_mtime
+            if not stray.name.startswith(PART_PREFIX) or age > _STRAY_SECONDS:
+                stray.unlink()
+
+
+def _name_files(folder: Path, saved: LabelSet, files: Sequence[str]) -> None:
+    """Write the JSON that names ``files``, which are in place, and remove those before them."""
+    try:
+        replace_file(folder / json_name(saved.name), set_bytes(saved))
+    except BaseException:
+        _remove_files(folder, files)
+        raise
+    earlier = (file for file in os.listdir(folder) if is_file_of(saved.name, file))
+    _remove_files(folder, [file for file in earlier if file not in files])
 
 
 def delete_label_set(index: Path, name: str) -> None:
@@ -102,7 +146,7 @@ def delete_label_set(index: Path, name: str) -> None:
     known = known_name(index, name)
     with labels_lock(index) as folder:
         (folder / json_name(known)).unlink(missing_ok=True)
-        _remove_tables(folder, known, keep=None)
+        _remove_files(folder, [file for file in os.listdir(folder) if is_file_of(known, file)])
 
 
 def save_classification(
@@ -148,8 +192,7 @@ def new_label_set(
     )
 
 
-def _remove_tables(folder: Path, name: str, keep: str | None) -> None:
-    for file in os.listdir(folder):
-        if file != keep and is_table_of(name, file):
-            with contextlib.suppress(OSError):  # open in a reader on Windows; the next save tries
-                (folder / file).unlink()
+def _remove_files(folder: Path, files: Sequence[str]) -> None:
+    for file in files:
+        with contextlib.suppress(OSError):  # open in a reader on Windows; the next save tries
+            (folder / file).unlink()

@@ -18,17 +18,18 @@ import numpy as np
 
 from clipsearch.encoder import Space
 from clipsearch.errors import IndexFormatError, IndexReadError, LabelError
+from clipsearch.label_scores import RememberedScores, open_scores
 from clipsearch.label_set_files import (
     LabelRows,
     LabelSet,
     cure,
+    is_file_of,
     is_name,
-    is_table_of,
     json_name,
     parse_set,
     same_name,
-    table_rows,
 )
+from clipsearch.label_set_tables import table_rows
 from clipsearch.manifest import read_manifest
 from clipsearch.shards import Int64
 from clipsearch.store import LABELS, LocalStore
@@ -56,9 +57,9 @@ def label_set_names(index: Path) -> list[str]:
 
 
 def label_set_files(index: Path, name: str) -> list[str]:
-    """The files of the set ``name`` in the folder of the label sets, older tables too."""
+    """The files of the set ``name`` in the folder of the label sets, older ones too."""
     found = os.listdir(labels_folder(index))
-    return [file for file in found if file == json_name(name) or is_table_of(name, file)]
+    return [file for file in found if file == json_name(name) or is_file_of(name, file)]
 
 
 def list_label_sets(index: Path) -> list[LabelSet]:
@@ -94,6 +95,22 @@ def read_label_rows(index: Path, name: str) -> tuple[LabelSet, LabelRows]:
                     f"the label set {name} has lost its table: {cure(name)}"
                 ) from None
             found = again
+
+
+def read_remembered(index: Path, name: str) -> tuple[LabelSet, RememberedScores | None]:
+    """A saved label set and what it remembers of every image; None where that is nothing, or
+    lost or damaged. Errors as ``read_label_set``."""
+    found = read_label_set(index, name)
+    while True:
+        if found.scores is None:
+            return found, None
+        scores = open_scores(labels_folder(index), found.scores, len(found.labels))
+        if scores is not None:
+            return found, scores
+        again = read_label_set(index, name)
+        if again.scores == found.scores:
+            return found, None
+        found = again  # saved anew between our two looks
 
 
 def ids_with_label(index: Path, name: str, live: Int64 | None = None) -> Int64:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -56,6 +57,72 @@ def label_options(function: F) -> F:
     for option in reversed(options):
         function = option(function)
     return function
+
+
+def edit_options(function: F) -> F:
+    """--add, --remove and --reword, for ``edited``."""
+    options = [
+        click.option(
+            "--add",
+            metavar="A,B",
+            multiple=True,
+            help="With --labels @NAME: labels more than the set has. May repeat, as the next two.",
+        ),
+        click.option(
+            "--remove", metavar="A,B", multiple=True, help="Labels of the set to leave out."
+        ),
+        click.option(
+            "--reword",
+            metavar="OLD=NEW",
+            multiple=True,
+            help="A label of the set, and what to call it instead. Only what changed is scored.",
+        ),
+    ]
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def edited(
+    asked: AskedLabels, add: Sequence[str], remove: Sequence[str], reword: Sequence[str]
+) -> AskedLabels:
+    """The labels after --add, --remove and --reword.
+
+    Raises LabelError as ``edited_labels``, and OptionError where no saved set was asked for or
+    an option is not as it should be.
+    """
+    from clipsearch.label_changes import edited_labels
+
+    if not (add or remove or reword):
+        return asked
+    if asked.saved is None:
+        raise OptionError("--add, --remove and --reword go with a saved set: --labels @NAME")
+    names = edited_labels(
+        asked.names,
+        add=[label for text in add for label in text.split(",")],
+        remove=[label for text in remove for label in _named(text, asked.names)],
+        reword=[_old_and_new(text, asked.names) for text in reword],
+    )
+    return dataclasses.replace(asked, names=names)
+
+
+def _named(text: str, labels: Sequence[str]) -> list[str]:
+    """The labels with commas between them, or the one that has commas in it."""
+    from clipsearch.label_changes import same_label
+
+    return [text] if same_label(text) in map(same_label, labels) else text.split(",")
+
+
+def _old_and_new(text: str, labels: Sequence[str]) -> tuple[str, str]:
+    """ "cat=house cat" -> ("cat", "house cat"); a label of the set may have a = in it."""
+    from clipsearch.label_changes import same_label
+
+    parts = text.split("=")
+    if len(parts) < 2:
+        raise OptionError(f"expected OLD=NEW after --reword, such as cat=house cat, got {text!r}")
+    known = {same_label(label) for label in labels}
+    pairs = [("=".join(parts[:cut]), "=".join(parts[cut:])) for cut in range(1, len(parts))]
+    return next((pair for pair in pairs if same_label(pair[0]) in known), pairs[0])
 
 
 def asked_labels(
