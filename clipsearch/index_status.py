@@ -41,6 +41,7 @@ def index_status(index: Path, state: Generation) -> IndexStatus:
         truth_bytes=sum(ref.bytes for ref in manifest.files()),
         cache_bytes=sum(_bytes_below(cache) for cache in caches),
         search_kind=state.search.kind,
+        search_measured=state.search.measured,
     )
 
 

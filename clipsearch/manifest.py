@@ -63,6 +63,31 @@ class Root:
 
 
 @dataclass(frozen=True)
+class MeasuredSearch:
+    """What a search of an approximate index finds, measured on texts that had no say in how it
+    was set up.
+
+    kind : of the index; rows : how many vectors it covered. recall : the mean share of a text's
+    ``k`` best images that it found, over ``queries`` texts; ``low`` and ``high`` its 95 %
+    interval. ``target`` is what was wanted; where it was not ``reached``, searches are exact.
+    probes, candidates : how hard it looked. measured_at : ISO 8601, UTC.
+    """
+
+    kind: str
+    rows: int
+    k: int
+    target: float
+    reached: bool
+    queries: int
+    recall: float
+    low: float
+    high: float
+    probes: int
+    candidates: int
+    measured_at: str
+
+
+@dataclass(frozen=True)
 class Manifest:
     """What one generation of an index holds.
 
@@ -72,6 +97,7 @@ class Manifest:
     ``deleted`` holds the ids that no longer count. ``config`` is how the index was built.
     ``sources`` are the folders, and files that hold images, that were named to be indexed: what
     is looked at when none is named. Each lies in a root; a root may be more than was named.
+    ``searches`` says, per space, what the approximate search finds, where it was measured.
     """
 
     uuid: str
@@ -92,6 +118,7 @@ class Manifest:
     skipped: FileRef | None = None
     deleted: FileRef | None = None
     config: dict[str, Any] = field(default_factory=dict)
+    searches: dict[str, MeasuredSearch] = field(default_factory=dict)
 
     def root(self, root_id: int) -> Root:
         """The root with this id; IndexFormatError when the index names one it does not have."""
@@ -260,10 +287,21 @@ def _root(document: dict[str, Any]) -> Root:
     return root
 
 
+def _measured(document: dict[str, Any]) -> MeasuredSearch:
+    measured = _record(MeasuredSearch, document)
+    counts = (measured.rows, measured.k, measured.queries, measured.probes, measured.candidates)
+    shares = (measured.target, measured.recall, measured.low, measured.high)
+    numbers = [isinstance(count, int) for count in counts]
+    numbers += [isinstance(share, int | float) for share in shares]
+    if not all(numbers) or not isinstance(measured.kind, str):
+        raise ValueError(f"{document!r} is no measured search")
+    return measured
+
+
 def _parse(document: dict[str, Any]) -> Manifest:
     recipes = document.get("recipes", {})
     # All but these stood in the first manifests; a field of a later version needs a default here.
-    later = {"sources": [root["path"] for root in document["roots"]]}
+    later = {"sources": [root["path"] for root in document["roots"]], "searches": {}}
     document = {**later, **document}
     fields = {item.name: document[item.name] for item in dataclasses.fields(Manifest)}
     fields["sources"] = tuple(document["sources"])
@@ -284,6 +322,7 @@ def _parse(document: dict[str, Any]) -> Manifest:
         for key, shards in document["embeddings"].items()
     }
     fields["paths"] = tuple(_reference(FileRef, ref, "paths", recipes) for ref in document["paths"])
+    fields["searches"] = {key: _measured(of) for key, of in document["searches"].items()}
     for name in ("skipped", "deleted"):
         if document[name]:
             fields[name] = _reference(FileRef, document[name], name, recipes)

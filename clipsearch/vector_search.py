@@ -1,143 +1,60 @@
-"""Nearest neighbours over one generation: FAISS where it covers, an exact scan of the rest.
-
-``cache/faiss/<space>/current.json`` says which shards ``<token>.faiss`` covers. Rows added
-since are scanned exactly and merged; deleted rows never come back.
-"""
+"""Nearest neighbours over one generation: exact, or through an index file with the rest scanned."""
 
 from __future__ import annotations
 
-import contextlib
-import json
-import re
-import secrets
+import functools
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from clipsearch.approximate_search import ApproximateSearch
 from clipsearch.encoder import Float32
-from clipsearch.errors import IndexFormatError
-from clipsearch.manifest import Manifest
+from clipsearch.exact_search import Best, RowScan
+from clipsearch.manifest import Manifest, MeasuredSearch
+from clipsearch.search_tuning import Effort
 from clipsearch.shards import Int64
-from clipsearch.store import replace_file
-from clipsearch.vector_index import (
-    NO_ID,
-    TopK,
-    VectorIndex,
-    check_queries,
-    choose_kind,
-    exact_search,
-    inner_products,
-)
-from clipsearch.vectors import BLOCK_ROWS, Vectors
-
-_CURRENT = "current.json"
-_TOKEN = re.compile(r"[0-9a-f]{12}")
-_REBUILD_SHARE = 0.05
-_REBUILD_ROWS = 4096
-
-# Up to these shares of all vectors, those allowed are read one by one: a scan has to convert
-# all the others as well, and FAISS to look at every id, a hundred times as fast as NumPy
-# reads a row.
-_FEW_FOR_A_SCAN = 0.5
-_FEW_FOR_FAISS = 0.01
-
-
-def faiss_folder(cache: Path, space_id: str) -> Path:
-    """Where the FAISS files of a space lie inside a cache folder."""
-    return cache / "faiss" / space_id
-
-
-def _state(folder: Path, manifest: Manifest, space_id: str) -> dict[str, Any] | None:
-    """``current.json`` when it is of this index and space and covers its first shards."""
-    try:
-        state = json.loads((folder / _CURRENT).read_bytes())
-        shards = manifest.embeddings.get(space_id, ())[: len(state["shards"])]
-        usable = (
-            state["index"] == manifest.uuid
-            and state["space"] == manifest.spaces[space_id].fingerprint
-            and state["shards"] == [shard.sha256 for shard in shards]
-            and _TOKEN.fullmatch(str(state["token"])) is not None
-            and (folder / f"{state['token']}.faiss").is_file()
-            and isinstance(state["rows"], int)
-            and state["last_id"] == (shards[-1].last_id if shards else NO_ID)
-        )
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None
-    return state if usable else None
-
-
-def faiss_file_will_do(cache: Path, manifest: Manifest, space_id: str) -> bool:
-    """Whether the FAISS file there covers all vectors but a few, which are scanned exactly."""
-    state = _state(faiss_folder(cache, space_id), manifest, space_id)
-    if state is None:
-        return False
-    covered = int(state["rows"])
-    uncovered = sum(shard.rows for shard in manifest.embeddings.get(space_id, ())) - covered
-    return uncovered <= max(_REBUILD_ROWS, _REBUILD_SHARE * covered)
-
-
-def build_faiss_file(cache: Path, manifest: Manifest, space_id: str, vectors: Vectors) -> None:
-    """Write the FAISS file over all live vectors."""
-    from clipsearch.faiss_index import FaissIndex
-
-    folder = faiss_folder(cache, space_id)
-    index = FaissIndex(vectors.dim)
-    for ids, rows in vectors.blocks():
-        index.add(ids, rows)
-    token = secrets.token_hex(6)
-    index.save(folder / f"{token}.faiss")
-    shards = manifest.embeddings.get(space_id, ())
-    document = {
-        "index": manifest.uuid,
-        "space": manifest.spaces[space_id].fingerprint,
-        "generation": manifest.generation,
-        "kind": index.kind,
-        "rows": len(vectors.ids),
-        "vectors": len(index),
-        "last_id": shards[-1].last_id if shards else NO_ID,
-        "token": token,
-        "shards": [shard.sha256 for shard in shards],
-    }
-    replace_file(folder / _CURRENT, json.dumps(document, indent=1).encode())
-    for stray in folder.glob("*.faiss"):
-        if stray.stem != token and _TOKEN.fullmatch(stray.stem):
-            with contextlib.suppress(OSError):  # still mapped by a reader on Windows
-                stray.unlink()
+from clipsearch.vector_index import EXACT, NO_ID, check_queries, choose_kind
+from clipsearch.vector_index_file import open_index_file
+from clipsearch.vectors import Vectors
 
 
 class VectorSearch:
-    """The k best images of queries over ``vectors``; safe to call from several threads."""
+    """The k best images of queries over ``vectors``; safe to call from several threads.
+
+    A filter never costs recall: what is allowed is always searched exactly.
+    """
 
     def __init__(self, vectors: Vectors, cache: Path, manifest: Manifest, space_id: str) -> None:
         self.vectors = vectors
-        self._live_after: int | None = None
-        self._live: Int64 | None = None
-        self._index: VectorIndex | None = None
-        if choose_kind(len(vectors.ids), vectors.dim) != "exact":
-            self._open_faiss(faiss_folder(cache, space_id), manifest, space_id)
+        self._scan = RowScan(vectors)
+        self._cache, self._manifest, self._space_id = cache, manifest, space_id
 
-    def _open_faiss(self, folder: Path, manifest: Manifest, space_id: str) -> None:
-        state = _state(folder, manifest, space_id)
-        if state is None:
-            return
-        from clipsearch.faiss_index import FaissIndex
-
-        try:
-            index = FaissIndex.load(folder / f"{state['token']}.faiss")
-        except IndexFormatError:  # a damaged cache costs time, never an answer
-            return
-        if index.dim != self.vectors.dim or len(index) != state.get("vectors", len(index)):
-            return
-        self._index = index
-        self._live_after = int(state["last_id"])
-        if len(self.vectors.deleted):
-            self._live = np.setdiff1d(self.vectors.ids, self.vectors.deleted)
+    @functools.cached_property
+    def _approximate(self) -> tuple[ApproximateSearch, Effort] | None:
+        """What the index file nominates, opened when it is first asked for: much of what is done
+        with vectors needs none, and FAISS reads its codes into memory."""
+        if choose_kind(len(self.vectors.ids), self.vectors.dim) == EXACT:
+            return None
+        opened = open_index_file(self._cache, self._manifest, self._space_id, self.vectors)
+        if opened is None:
+            return None
+        return ApproximateSearch(self._scan, opened.index, opened.covered), opened.effort
 
     @property
     def kind(self) -> str:
-        """The kind of index that answers: "exact" or a FAISS kind."""
-        return "exact" if self._index is None else self._index.kind
+        """How a search without a filter is answered: "exact" or the kind of the index."""
+        return EXACT if self._approximate is None else self._approximate[0].kind
+
+    @property
+    def measured(self) -> MeasuredSearch | None:
+        """What was measured of the approximate search that answers; None where it was not, and
+        where every search is exact but that was tried."""
+        measured = self._manifest.searches.get(self._space_id)
+        if measured is None or self._approximate is None:
+            return measured if measured is not None and not measured.reached else None
+        effort = self._approximate[1]
+        same = (measured.probes, measured.candidates) == (effort.probes, effort.candidates)
+        return measured if same and measured.kind == self.kind else None
 
     def search(
         self, queries: Float32, k: int, *, allowed: Int64 | None = None, exact: bool = False
@@ -145,35 +62,26 @@ class VectorSearch:
         """(m, dim) float32 queries -> (m, k) float32 scores and (m, k) int64 ids, where k is
         at most the number of vectors.
 
+        Sorted by score in float64, then by id. Rows with fewer than k hits are filled up with
+        ``NO_ID`` and -inf.
+
         allowed : (a,) int64 rising; only these ids may come back.
-        exact : scan every vector even where a FAISS file covers them.
+        exact : scan every vector even where an index file covers them.
         """
         queries = check_queries(queries, self.vectors.dim, k)
         k = min(k, max(1, len(self.vectors.ids)))
-        scans = self._index is None or exact
-        few = (_FEW_FOR_A_SCAN if scans else _FEW_FOR_FAISS) * len(self.vectors.ids)
-        if allowed is not None and len(allowed) <= few:
-            return exact_search(self.vectors.blocks_of(allowed), queries, k)
-        if self._index is None or exact:
-            return exact_search(self.vectors.blocks(), queries, k, allowed)
-        best = TopK(len(queries), k)
-        live = self._live
-        if allowed is not None:  # a deleted image must not take the place of a live one
-            live = np.setdiff1d(allowed, self.vectors.deleted)
-        _, ids = self._index.search(queries, k, live)
-        for row, query in enumerate(queries):
-            # Scored anew as the tail is, so that equal vectors tie wherever they are.
-            wanted = np.sort(ids[row])
-            scored = []
-            for start in range(0, len(wanted), BLOCK_ROWS):  # of all images they take much room
-                found, rows = self.vectors.take(wanted[start : start + BLOCK_ROWS])
-                scored.append((inner_products(rows, query), found))
-            best.add_row(
-                row,
-                np.concatenate([scores for scores, _ in scored]),
-                np.concatenate([found for _, found in scored]),
-            )
-        tail = self.vectors.blocks(after=self._live_after)
-        tail_scores, tail_ids = exact_search(tail, queries, k, allowed)
-        best.add(tail_scores, tail_ids)
-        return best.scores, best.ids
+        found: list[Best]
+        if allowed is not None:
+            rows, _ = self._scan.live_rows(allowed)
+            found = self._scan.best_of_many(queries, k, rows)
+        elif exact or self._approximate is None:
+            found = self._scan.best_of_many(queries, k)
+        else:
+            approximate, effort = self._approximate
+            found = [approximate.best(query, k, effort) for query in queries]
+        scores = np.full((len(queries), k), -np.inf, np.float32)
+        ids = np.full((len(queries), k), NO_ID, np.int64)
+        for number, (best, rows) in enumerate(found):
+            scores[number, : len(rows)] = best
+            ids[number, : len(rows)] = self.vectors.ids[rows]
+        return scores, ids

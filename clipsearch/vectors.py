@@ -24,6 +24,7 @@ import numpy.typing as npt
 
 from clipsearch.encoder import Float32
 from clipsearch.errors import IndexFormatError
+from clipsearch.half import widen
 from clipsearch.manifest import Manifest, ShardRef
 from clipsearch.shards import CURE, Float16, Int64, embedding_schema, read_table, vectors_of
 from clipsearch.store import Store, replace_file
@@ -31,6 +32,7 @@ from clipsearch.store import Store, replace_file
 BLOCK_ROWS = 16_384
 _CURRENT = "current.json"
 _TOKEN = re.compile(r"[0-9a-f]{12}")
+_NO_IDS = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,34 @@ class Vectors:
 
     def __len__(self) -> int:
         """How many vectors count."""
-        return len(self.ids) - int(np.isin(self.ids, self.deleted).sum())
+        return len(self.ids) - self._deleted_here()
+
+    def _deleted_here(self) -> int:
+        rows = np.searchsorted(self.ids, self.deleted)
+        inside = rows < len(self.ids)
+        return int((self.ids[rows[inside]] == self.deleted[inside]).sum())
+
+    def pieces(
+        self, rows: int = BLOCK_ROWS, *, after: int | None = None
+    ) -> Iterator[tuple[Int64, Float16]]:
+        """Yield (ids, fp16 rows) in order of id, at most ``rows`` at a time, as views of what
+        is mapped: cheap to make, and read when they are used. Deleted ids are among them."""
+        start = 0
+        first = 0 if after is None else int(np.searchsorted(self.ids, after, side="right"))
+        for segment in self.segments:
+            stop = start + len(segment)
+            for begin in range(max(start, first), stop, rows):
+                end = min(begin + rows, stop)
+                yield self.ids[begin:end], segment[begin - start : end - start]
+            start = stop
+
+    def live(self, ids: Int64, matrix: Float16) -> tuple[Int64, Float16]:
+        """A piece without its deleted rows; itself where none is deleted."""
+        first, last = np.searchsorted(self.deleted, (ids[0], ids[-1] + 1))
+        if first == last:
+            return ids, matrix
+        kept = ~np.isin(ids, self.deleted[first:last], assume_unique=True)
+        return ids[kept], matrix[kept]
 
     def blocks(
         self, rows: int = BLOCK_ROWS, *, after: int | None = None
@@ -59,37 +88,46 @@ class Vectors:
 
         Deleted ids are left out; with ``after`` only ids above it come.
         """
-        start = 0
-        first = 0 if after is None else int(np.searchsorted(self.ids, after, side="right"))
-        for segment in self.segments:
-            stop = start + len(segment)
-            for begin in range(max(start, first), stop, rows):
-                end = min(begin + rows, stop)
-                ids = self.ids[begin:end]
-                vectors = segment[begin - start : end - start].astype(np.float32)
-                if len(self.deleted):
-                    live = ~np.isin(ids, self.deleted)
-                    ids, vectors = ids[live], vectors[live]
-                if len(ids):
-                    yield ids, vectors
-            start = stop
+        for ids, matrix in self.pieces(rows, after=after):
+            ids, matrix = self.live(ids, matrix)
+            if len(ids):
+                yield ids, widen(matrix)
 
-    def take(self, ids: Sequence[int] | Int64) -> tuple[Int64, Float32]:
+    def take_half(self, ids: Sequence[int] | Int64) -> tuple[Int64, Float16]:
         """The (m,) ids of ``ids`` that are here and not deleted, rising, and their (m, dim)
-        float32 rows."""
+        fp16 rows."""
         wanted = np.setdiff1d(np.asarray(ids, np.int64), self.deleted)
         positions = np.searchsorted(self.ids, wanted)
         inside = positions < len(self.ids)
         wanted, positions = wanted[inside], positions[inside]
         here = self.ids[positions] == wanted
         wanted, positions = wanted[here], positions[here]
-        rows = np.empty((len(wanted), self.dim), np.float32)
+        rows = np.empty((len(wanted), self.dim), np.float16)
         start = 0
         for segment in self.segments:
-            inside = (positions >= start) & (positions < start + len(segment))
-            rows[inside] = segment[positions[inside] - start]
+            # Positions rise, so those of a segment are side by side.
+            first, last = np.searchsorted(positions, (start, start + len(segment)))
+            if last > first:
+                np.take(segment, positions[first:last] - start, axis=0, out=rows[first:last])
             start += len(segment)
         return wanted, rows
+
+    def take(self, ids: Sequence[int] | Int64) -> tuple[Int64, Float32]:
+        """``take_half`` with float32 rows."""
+        here, rows = self.take_half(ids)
+        return here, widen(rows)
+
+    def live_pieces(self, allowed: Int64 | None = None) -> Iterator[tuple[Int64, Float16]]:
+        """Yield (ids, fp16 rows) of all vectors that count, in order of id; of those of the
+        (a,) rising ids ``allowed`` where they are given."""
+        if allowed is not None:
+            for start in range(0, len(allowed), BLOCK_ROWS):
+                yield self.take_half(allowed[start : start + BLOCK_ROWS])
+            return
+        for ids, matrix in self.pieces():
+            ids, matrix = self.live(ids, matrix)
+            if len(ids):
+                yield ids, matrix
 
     def blocks_of(self, ids: Int64, rows: int = BLOCK_ROWS) -> Iterator[tuple[Int64, Float32]]:
         """``take`` of (a,) rising ids, at most ``rows`` at a time."""
@@ -224,7 +262,7 @@ class VectorCache:
             token = state["token"]
             try:
                 matrix = _mapped(self.folder / f"{token}.f16", "<f2", (rows, dim))
-                cached_ids = np.array(_mapped(self.folder / f"{token}.ids", "<i8", (rows,)))
+                cached_ids = _mapped(self.folder / f"{token}.ids", "<i8", (rows,))
                 usable = _agrees(cached_ids, self._shards[:covered])
             except (OSError, ValueError):  # replaced under our eyes
                 usable = False
@@ -237,8 +275,9 @@ class VectorCache:
             ids, vectors = read_vectors(store, shard, dim)
             segments.append(vectors)
             id_parts.append(ids)
-        ids = np.concatenate(id_parts) if id_parts else np.empty(0, np.int64)
-        if len(ids) > 1 and not bool((np.diff(ids) > 0).all()):
+        # One part stays mapped: its ids are looked at once, and not copied.
+        ids = id_parts[0] if len(id_parts) == 1 else np.concatenate([_NO_IDS, *id_parts])
+        if not (covered == len(self._shards) or _rise(ids)):
             raise IndexFormatError(f"the ids of the index's embedding shards do not rise: {CURE}")
         return Vectors(ids, tuple(segments), dim, deleted)
 
@@ -262,9 +301,13 @@ def _mapped(path: Path, dtype: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
     return np.asarray(np.memmap(path, dtype=dtype, mode="r", shape=shape))
 
 
+def _rise(ids: Int64) -> bool:
+    return bool((ids[1:] > ids[:-1]).all())
+
+
 def _agrees(ids: Int64, shards: Sequence[ShardRef]) -> bool:
     """Whether cached ids rise and, shard by shard, begin and end where the manifest says."""
-    if not bool((np.diff(ids) > 0).all()):
+    if not _rise(ids):
         return False
     start = 0
     for shard in shards:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,8 +16,17 @@ import pyarrow as pa
 from clipsearch import __version__
 from clipsearch.encoder import Space
 from clipsearch.generation import cache_folder
-from clipsearch.manifest import FileRef, Manifest, Root, utc_now, write_manifest
+from clipsearch.manifest import (
+    FileRef,
+    Manifest,
+    MeasuredSearch,
+    Root,
+    utc_now,
+    write_manifest,
+)
 from clipsearch.paths import merged_name, read_paths
+from clipsearch.place_cache import PlaceCache
+from clipsearch.place_rows import read_place_rows
 from clipsearch.shards import (
     DELETED_SCHEMA,
     SKIPPED_SCHEMA,
@@ -27,8 +37,10 @@ from clipsearch.shards import (
     write_table,
 )
 from clipsearch.store import LocalStore
-from clipsearch.vector_search import build_faiss_file, faiss_file_will_do
+from clipsearch.vector_index import EXACT, choose_kind
+from clipsearch.vector_index_file import bring_up_index_file
 from clipsearch.vectors import VectorCache
+from indexer.background_texts import remembered_texts
 from indexer.path_changes import PathChanges
 
 if TYPE_CHECKING:
@@ -74,7 +86,8 @@ class Committer:
             ref = self._write(f"paths/{generation:07d}.parquet", paths.table(), "paths")
             changes["paths"] = (*self.manifest.paths, ref)
         with_new = dataclasses.replace(self.manifest, **changes)
-        if merge or len(with_new.paths) > _MERGE_AFTER:
+        merge = merge or len(with_new.paths) > _MERGE_AFTER
+        if merge:
             merged = read_paths(self.store, with_new)
             merged = merged.sort_by(_ORDER)
             changes["paths"] = (self._write(merged_name(generation), merged, "paths"),)
@@ -84,6 +97,8 @@ class Committer:
         if skipped is not None:
             changes["skipped"] = self._write_skipped(skipped)
         self._write_manifest(changes)
+        if merge:  # else every reader would have to read all places until the run is over
+            self._map_places()
 
     def replace_paths(
         self, paths: pa.Table, *, skipped: pa.Table | None = None, **changes: Any
@@ -100,6 +115,7 @@ class Committer:
         if skipped is not None:
             changes["skipped"] = self._write_skipped(skipped)
         self._write_manifest(changes)
+        self._map_places()
 
     def _write(self, name: str, table: pa.Table, kind: str) -> FileRef:
         self.store.delete(name)  # of a run that was killed before its manifest
@@ -136,17 +152,44 @@ class Committer:
         self.manifest = dataclasses.replace(self.manifest, roots=self.noted_roots(scanned))
         write_manifest(self.store, self.manifest)
 
+    def needs_texts(self) -> bool:
+        """Whether ``bring_up_cache`` wants the background texts, to measure a search with."""
+        return any(self._is_approximate(space_id) for space_id in self.manifest.spaces)
+
+    def _is_approximate(self, space_id: str) -> bool:
+        rows = sum(shard.rows for shard in self.manifest.embeddings.get(space_id, ()))
+        return choose_kind(rows, self.manifest.spaces[space_id].dim) != EXACT
+
     def bring_up_cache(self) -> None:
-        """Bring what is rebuildable up to this generation."""
+        """Bring what is rebuildable up to this generation, and note what was measured of it."""
         cache = cache_folder(self.index)
-        for space_id in self.manifest.spaces:
+        self._map_places()
+        searches: dict[str, MeasuredSearch] = {}
+        for space_id, space in self.manifest.spaces.items():
             vector_cache = VectorCache(cache, self.manifest, space_id)
             vector_cache.update(self.store)
-            if not faiss_file_will_do(cache, self.manifest, space_id):
+            measured = bring_up_index_file(
+                cache,
+                self.manifest,
+                space_id,
                 # With the deleted ones, which are sorted out when searching: one that comes back
                 # with its old id must be found.
-                vectors = vector_cache.open(self.store, np.empty(0, np.int64))
-                build_faiss_file(cache, self.manifest, space_id, vectors)
+                functools.partial(vector_cache.open, self.store, np.empty(0, np.int64)),
+                remembered_texts(space) if self._is_approximate(space_id) else None,
+            )
+            if measured is not None:
+                searches[space_id] = measured
+        if searches != self.manifest.searches:  # which is no new generation: nothing else is new
+            self.manifest = dataclasses.replace(self.manifest, searches=searches)
+            write_manifest(self.store, self.manifest)
+
+    def _map_places(self) -> None:
+        places = PlaceCache(cache_folder(self.index), self.manifest)
+        if self.manifest.paths and not places.covers_all():
+            rows = read_place_rows(self.store, self.manifest.paths)
+            # Without room or the right to write, whoever searches reads the tables.
+            with contextlib.suppress(OSError):
+                places.write(rows)
 
     def deleted(self) -> Int64:
         """The tombstones, rising."""

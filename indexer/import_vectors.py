@@ -20,6 +20,7 @@ from clipsearch.errors import IndexNotFoundError, OptionError, SpaceMismatchErro
 from clipsearch.manifest import new_manifest, read_for_writing
 from clipsearch.model_names import resolve_model_name
 from clipsearch.store import LocalStore
+from indexer.background_texts import remember_background
 from indexer.commit import Committer, remove_leftovers
 from indexer.config import IndexConfig
 from indexer.import_check import drawn_rows, mean_cosine, refuse_if_foreign, there
@@ -179,6 +180,8 @@ class _Import:
         if len(committer.manifest.paths) > 1:
             committer.commit(merge=True)
         if committer.manifest.generation:
+            if self.loaded is not None and committer.needs_texts():
+                remember_background(self.loaded, lambda event: None)
             committer.bring_up_cache()
         self.report.generation = committer.manifest.generation
         self.report.seconds = time.perf_counter() - begin

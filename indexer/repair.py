@@ -110,7 +110,6 @@ def repair_index(
             mender.work.manifest,
             before.of(CACHE),
             bool(mender.stems),
-            mender.work.deleted(),
             mender.work.actions,
         )
         after = verify_index(place, sample=0)

@@ -19,6 +19,7 @@ from clipsearch.manifest import (
     MANIFEST_NAME,
     FileRef,
     Manifest,
+    MeasuredSearch,
     Root,
     ShardRef,
     new_manifest,
@@ -47,6 +48,9 @@ FULL = dataclasses.replace(
     skipped=FileRef("skipped/1.parquet", 1, 9, "f" * 64),
     deleted=FileRef("deleted/1.parquet", 2, 9, "9" * 64),
     config={"exclude": ["*.tmp"], "nested": {"none": None, "yes": True}},
+    searches={
+        "b": MeasuredSearch("x", 9, 10, 0.95, True, 314, 0.97, 0.96, 0.98, 16, 400, "2026-01-01")
+    },
 )
 
 
@@ -162,6 +166,9 @@ def test_newer_version_says_upgrade(store: LocalStore) -> None:
         ("images", [{"name": "a"}]),
         ("paths", None),
         ("skipped", "x"),
+        ("searches", [1]),
+        ("searches", {"b": {"kind": "x"}}),
+        ("searches", {"b": {**dataclasses.asdict(FULL.searches["b"]), "recall": "1"}}),
     ],
 )
 def test_wrong_shape_with_a_right_checksum(store: LocalStore, key: str, value: object) -> None:
@@ -182,6 +189,9 @@ def test_missing_field(store: LocalStore) -> None:
         put_document(other, document)
         if name == "sources":  # which the first manifests did not have: the roots stand in
             assert read_manifest(other, "x").sources == tuple(root.path for root in FULL.roots)
+            continue
+        if name == "searches":
+            assert read_manifest(other, "x") == dataclasses.replace(FULL, searches={})
             continue
         with pytest.raises(IndexFormatError, match=name):
             read_manifest(other, "here")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import tracemalloc
+import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,24 +16,21 @@ from typing import Any, Protocol
 import numpy as np
 import pytest
 
+from clipsearch import exact_search, faiss_index
+from clipsearch.approximate_search import ApproximateSearch
 from clipsearch.encoder import Float32, ImageGeometry, Space
 from clipsearch.errors import IndexFormatError, QueryError
-from clipsearch.faiss_index import FaissIndex
+from clipsearch.exact_search import contenders, inner_products
+from clipsearch.faiss_index import FaissIndex, list_count, training_rows
 from clipsearch.manifest import new_manifest
+from clipsearch.search_tuning import Effort
 from clipsearch.shards import Int64
-from clipsearch.vector_index import (
-    EXACT_BYTES,
-    NO_ID,
-    ExactIndex,
-    TopK,
-    choose_kind,
-    exact_search,
-    inner_products,
-)
+from clipsearch.vector_index import EXACT_BYTES, FEWEST_ROWS, NO_ID, choose_kind
 from clipsearch.vector_search import VectorSearch
 from clipsearch.vectors import Vectors
 
 GAP = 2e-5  # scores farther apart than this must come in the right order
+NOTHING = np.empty(0, np.int64)
 
 
 class Searches(Protocol):
@@ -44,36 +42,22 @@ class Searches(Protocol):
 Make = Callable[[Int64, Float32], Searches]
 
 
-def exact(ids: Int64, rows: Float32) -> ExactIndex:
-    index = ExactIndex(rows.shape[1])
-    for part in np.array_split(np.arange(len(ids)), 3):  # what is added in parts is one index
-        index.add(ids[part], rows[part])
-    return index
-
-
-def by_faiss(ids: Int64, rows: Float32) -> FaissIndex:
-    index = FaissIndex(rows.shape[1])
-    for part in np.array_split(np.arange(len(ids)), 3):
-        index.add(ids[part], rows[part])
-    return index
-
-
 class Whole:
-    """``VectorSearch`` in the shape of the protocol: it takes its vectors from an index."""
+    """``VectorSearch`` with as many columns as were asked for."""
 
-    def __init__(self, ids: Int64, rows: Float32) -> None:
+    def __init__(self, ids: Int64, rows: Float32, deleted: Int64 = NOTHING) -> None:
         dim = rows.shape[1]
         space = Space("toy", "f" * 64, "toy", dim, 1.0, None, ImageGeometry(8, 8))
         manifest = dataclasses.replace(new_manifest("test"), spaces={"toy": space})
         order = np.argsort(ids)
-        halves = np.array_split(rows[order].astype(np.float16), 2)
-        vectors = Vectors(ids[order], tuple(halves), dim, np.empty(0, np.int64))
+        parts = np.array_split(rows[order].astype(np.float16), 2)
+        vectors = Vectors(ids[order], tuple(parts), dim, deleted)
         self.inner = VectorSearch(vectors, Path("no cache"), manifest, "toy")
 
     def search(
-        self, queries: Float32, k: int, allowed: Int64 | None = None
+        self, queries: Float32, k: int, allowed: Int64 | None = None, exact: bool = False
     ) -> tuple[Float32, Int64]:
-        scores, ids = self.inner.search(queries, k, allowed=allowed)
+        scores, ids = self.inner.search(queries, k, allowed=allowed, exact=exact)
         missing = k - scores.shape[1]  # it never answers with more columns than vectors
         return (
             np.pad(scores, ((0, 0), (0, missing)), constant_values=-np.inf),
@@ -81,10 +65,31 @@ class Whole:
         )
 
 
-KINDS: dict[str, Make] = {"exact": exact, "faiss": by_faiss, "search": Whole}
+def by_faiss_scan(ids: Int64, rows: Float32) -> Whole:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exact_search, "NUMPY_BYTES", 0)
+        return Whole(ids, rows)
+
+
+def index_over(ids: Int64, rows: Float32) -> FaissIndex:
+    index = FaissIndex.train(rows, len(rows))
+    for part in np.array_split(np.arange(len(ids)), 3):  # what is added in parts is one index
+        index.add(ids[part], rows[part])
+    return index
+
+
+def by_index(ids: Int64, rows: Float32) -> Whole:
+    """Half of all rows are nominated: enough for random vectors, whose codes tell little."""
+    whole = Whole(ids, rows)
+    if len(ids) >= FEWEST_ROWS:
+        search = ApproximateSearch(whole.inner._scan, index_over(ids, rows), len(ids))
+        whole.inner._approximate = (search, Effort(10**6, len(ids) // 2))
+        assert whole.inner.kind == "ivf-pq"
+    return whole
+
+
+KINDS: dict[str, Make] = {"numpy": Whole, "faiss scan": by_faiss_scan, "ivf-pq": by_index}
 each_kind = pytest.mark.parametrize("make", KINDS.values(), ids=KINDS)
-SAVED: dict[str, type[ExactIndex] | type[FaissIndex]] = {"exact": ExactIndex, "faiss": FaissIndex}
-each_saved = pytest.mark.parametrize("kind", SAVED.values(), ids=SAVED)
 
 
 def unit(count: int, dim: int, seed: int = 0) -> Float32:
@@ -300,132 +305,135 @@ def test_threads_find_the_same(make: Make) -> None:
                 np.testing.assert_array_equal(scores, wanted_scores)
 
 
-# -- what is added, saved and loaded ------------------------------------------------------
+@each_kind
+def test_the_order_is_that_of_float64(make: Make) -> None:
+    """Rows that differ in their last bits only: float32 cannot tell their scores apart."""
+    rng = np.random.default_rng(3)
+    rows = np.repeat(unit(1, 64), 3000, axis=0).astype(np.float16)
+    flips = rng.integers(0, 64, 3000)
+    rows[np.arange(3000), flips] = np.nextafter(
+        rows[np.arange(3000), flips], np.where(rng.random(3000) < 0.5, 1, -1).astype(np.float16)
+    )
+    ids, queries = scattered_ids(3000), unit(5, 64, seed=1) * np.float32(0.01)
+    index = make(ids, rows.astype(np.float32))
+    for query in queries:
+        products = (rows.astype(np.float64) * query.astype(np.float64)).sum(axis=1)
+        order = np.lexsort((ids, -products))
+        assert len(np.unique(products)) > 50
+        for k in (1, 10, 700, 3000):
+            np.testing.assert_array_equal(index.search(query, k)[1][0], ids[order][:k])
+        np.testing.assert_array_equal(
+            index.search(np.stack([query] * 5), 10)[1][4], ids[order][:10]
+        )
 
 
-@each_saved
-def test_add_checks_shapes(kind: type[ExactIndex] | type[FaissIndex]) -> None:
-    index = kind(8)
+# -- an index that nominates ----------------------------------------------------------------
+
+
+def test_add_checks_shapes() -> None:
+    index = FaissIndex.train(unit(64, 8), 64)
     for rows in (unit(3, 8), unit(4, 9), unit(4, 8)[0]):
         with pytest.raises(QueryError, match="expected 4 x 8"):
             index.add(np.arange(4), rows)
     assert len(index) == 0
     index.add(np.arange(4), unit(4, 8))
-    assert len(index) == 4
+    assert (len(index), index.dim, index.ids.tolist()) == (4, 8, [0, 1, 2, 3])
 
 
-@each_saved
-def test_every_number_of_fp16_is_kept(kind: type[ExactIndex] | type[FaissIndex]) -> None:
-    numbers = np.arange(2**16, dtype=np.uint16).view(np.float16)
-    rows = numbers[np.isfinite(numbers)].astype(np.float32)[:, None]
-    index = kind(1)
-    index.add(np.arange(len(rows)), rows)
-    scores, ids = index.search(np.ones((1, 1), np.float32), len(rows))
-    np.testing.assert_array_equal(scores[0], rows[ids[0], 0])
-
-
-@each_saved
-def test_rounds_as_the_shards_do(kind: type[ExactIndex] | type[FaissIndex]) -> None:
-    rows = unit(20_000, 1) * np.random.default_rng(1).random((20_000, 1), np.float32)
-    rows[:2, 0] = [1 + 2**-11, 1 + 3 * 2**-11]  # halfway between two numbers of fp16
-    index = kind(1)
-    index.add(np.arange(len(rows)), rows)
-    scores, ids = index.search(np.ones((1, 1), np.float32), len(rows))
-    np.testing.assert_array_equal(scores[0], rows.astype(np.float16)[ids[0], 0])
-
-
-@each_saved
-def test_caller_may_use_its_arrays_again(kind: type[ExactIndex] | type[FaissIndex]) -> None:
-    index = kind(8)
+def test_caller_may_use_its_arrays_again() -> None:
+    index = FaissIndex.train(unit(64, 8), 64)
     ids, rows = np.arange(4), unit(4, 8)
     query = rows[2].copy()
     index.add(ids, rows)
     ids[:], rows[:] = 77, 0
-    assert index.search(query, 1)[1].tolist() == [[2]]
+    assert index.nominate(query, 1, 1)[1].tolist() == [2]
 
 
-@each_saved
-@pytest.mark.parametrize("count", [0, 1, 700])
-def test_save_and_load(
-    kind: type[ExactIndex] | type[FaissIndex], count: int, tmp_path: Path
-) -> None:
-    ids, rows, queries = scattered_ids(count), unit(count, 40), unit(6, 40, seed=1)
-    index = kind(40)
-    index.add(ids, rows)
+@pytest.mark.parametrize("dim", [7, 64])
+def test_what_is_nominated(dim: int) -> None:
+    ids, rows = scattered_ids(3000), unit(3000, dim)
+    index = index_over(ids, rows)
+    hits = 0
+    for row in range(0, 3000, 100):
+        scores, found = index.nominate(rows[row], 50, 10**6)
+        assert (np.diff(scores) <= 0).all()
+        assert np.isin(found, ids).all()
+        hits += ids[row] in found
+    assert hits == 30
+    scores, found = index.nominate(rows[0], 4000, 10**6)
+    assert (np.sort(found[:3000]) == ids).all()
+    assert (found[3000:] == NO_ID).all()
+    assert np.isneginf(scores[3000:]).all()
+    assert 0 < (index.nominate(rows[0], 4000, 1)[1] >= 0).sum() < 3000  # only what it looks into
+
+
+@pytest.mark.parametrize("count", [1, 700])
+def test_save_and_load(count: int, tmp_path: Path) -> None:
+    ids, rows, query = scattered_ids(count), unit(count, 40), unit(1, 40, seed=1)[0]
+    index = index_over(ids, rows)
     place = tmp_path / "deep" / "saved"
     index.save(place)
-    loaded = kind.load(place)
-    assert (loaded.dim, len(loaded), loaded.kind) == (40, count, index.kind)
-    before, after = index.search(queries, 8), loaded.search(queries, 8)
-    np.testing.assert_array_equal(before[0], after[0])
-    np.testing.assert_array_equal(before[1], after[1])
-    index.save(place)  # over a file that is mapped
-    np.testing.assert_array_equal(loaded.search(queries, 8)[1], before[1])
+    for mapped in (True, False):
+        loaded = FaissIndex.load(place, mapped=mapped)
+        assert (loaded.dim, len(loaded), loaded.kind) == (40, count, index.kind)
+        np.testing.assert_array_equal(loaded.ids, ids)
+        before, after = index.nominate(query, 8, 4), loaded.nominate(query, 8, 4)
+        np.testing.assert_array_equal(before[0], after[0])
+        np.testing.assert_array_equal(before[1], after[1])
+    loaded.add(ids + 10**6, rows)
+    assert len(loaded) == 2 * count
+    mapped_index = FaissIndex.load(place)
+    loaded.save(place)  # over a file that is mapped
+    np.testing.assert_array_equal(mapped_index.nominate(query, 8, 4)[1], before[1])
     assert [path.name for path in place.parent.iterdir()] == ["saved"]
 
 
-@each_saved
 @pytest.mark.parametrize("content", [b"", b"x", b"\0" * 1000, b"IxMp" + b"\xff" * 500, b"PK\3\4"])
-def test_load_foreign(
-    kind: type[ExactIndex] | type[FaissIndex], content: bytes, tmp_path: Path
-) -> None:
+def test_load_foreign(content: bytes, tmp_path: Path) -> None:
     place = tmp_path / "saved"
     with pytest.raises(IndexFormatError):
-        kind.load(place)
+        FaissIndex.load(place)
     place.write_bytes(content)
     with pytest.raises(IndexFormatError):
-        kind.load(place)
+        FaissIndex.load(place)
     place.unlink()
     place.mkdir()
     with pytest.raises(IndexFormatError):
-        kind.load(place)
+        FaissIndex.load(place)
 
 
-def test_load_other_arrays(tmp_path: Path) -> None:
-    place = tmp_path / "saved.npz"
-    ids, rows = np.arange(3), np.zeros((3, 4), np.float16)
-    for arrays in (
-        {"ids": ids},
-        {"ids": ids, "rows": rows[:2]},
-        {"ids": ids, "rows": rows[:, 0]},
-        {"ids": ids, "rows": rows.astype(np.float64)},
-        {"ids": ids.astype(str), "rows": rows},
-    ):
-        np.savez(place, **arrays)
-        with pytest.raises(IndexFormatError):
-            ExactIndex.load(place)
-    np.save(tmp_path / "plain.npy", ids)
-    with pytest.raises(IndexFormatError):
-        ExactIndex.load(tmp_path / "plain.npy")
+def test_a_disk_that_is_full() -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("needs a device that is always full")
+    with pytest.raises(OSError, match="No space left"):
+        faiss_index._write(index_over(np.arange(64), unit(64, 8))._index, Path("/dev/full"))
 
 
-@each_saved
-def test_damaged_file(kind: type[ExactIndex] | type[FaissIndex], tmp_path: Path) -> None:
-    """Cut or changed anywhere, it is refused or answers as before; it never ends the process."""
-    index = kind(16)
-    ids, rows = np.arange(20), unit(20, 16)
-    index.add(ids, rows)
+def test_damaged_file(tmp_path: Path) -> None:
+    """Cut, or changed near its ends, it is refused. What is changed elsewhere is refused or
+    nominates worse; it never ends the process."""
     place = tmp_path / "saved"
-    index.save(place)
-    wanted = index.search(rows, 4)
+    rows = unit(3000, 8)
+    checksum = index_over(np.arange(3000), rows).save(place)
     good = place.read_bytes()
-    for length in range(0, len(good), 3):
+    assert checksum == zlib.crc32(good)
+    for length in range(0, len(good), 997):
         place.write_bytes(good[:length])
         with pytest.raises(IndexFormatError):
-            kind.load(place)
-    refused = 0
-    for position in range(0, len(good), 2):
-        for change in (0x01, 0x80, 0xFF):
-            bad = bytearray(good)
-            bad[position] ^= change
-            place.write_bytes(bad)
-            try:
-                loaded = kind.load(place)
-            except IndexFormatError:
-                refused += 1
-            else:
-                np.testing.assert_array_equal(loaded.search(rows, 4)[1], wanted[1])
-    assert refused > 0.7 * (len(good) / 2) * 3
+            FaissIndex.load(place)
+    answered = 0
+    for position in range(0, len(good), 61):
+        bad = bytearray(good)
+        bad[position] ^= 0x80
+        place.write_bytes(bad)
+        try:
+            loaded = FaissIndex.load(place)
+        except IndexFormatError:
+            continue
+        assert 4096 <= position < len(good) - 4096
+        assert len(loaded.nominate(rows[0], 20, 100)[1]) == 20
+        answered += 1
+    assert answered > 100
 
 
 def test_faiss_file_of_another_kind(tmp_path: Path) -> None:
@@ -433,9 +441,10 @@ def test_faiss_file_of_another_kind(tmp_path: Path) -> None:
 
     from clipsearch.store import seal
 
-    flat = faiss.IndexFlatIP(8)
-    by_distance = faiss.IndexIDMap(faiss.IndexFlatL2(8))
-    for number, index in enumerate((flat, by_distance)):
+    lists = faiss.index_factory(8, "IVF1,PQ4x4fs", faiss.METRIC_L2)
+    lists.train(unit(700, 8))
+    others = (faiss.IndexFlatIP(8), faiss.IndexIDMap(faiss.IndexFlatIP(8)), lists)
+    for number, index in enumerate(others):
         place = tmp_path / str(number)
         faiss.write_index(index, str(place))
         with pytest.raises(IndexFormatError):
@@ -449,47 +458,64 @@ def test_faiss_file_of_another_kind(tmp_path: Path) -> None:
 # -- the parts ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("block", [1, 2, 7, 100, 1000])
-def test_exact_search_does_not_depend_on_blocks(block: int) -> None:
-    ids, rows = scattered_ids(1000), unit(1000, 100).astype(np.float16)
-    rows[500:600] = rows[3]
-    queries = np.concatenate([rows[3:4].astype(np.float32), unit(3, 100, seed=1)])
-    blocks = [
-        (ids[start : start + block], rows[start : start + block].astype(np.float32))
-        for start in range(0, 1000, block)
-    ]
-    scores, found = exact_search(blocks, queries, 20)
-    whole_scores, whole = exact_search([(ids, rows.astype(np.float32))], queries, 20)
-    np.testing.assert_array_equal(found, whole)
-    np.testing.assert_array_equal(scores, whole_scores)
+@pytest.mark.parametrize("slack", [0.0, 0.01, 10.0])
+@pytest.mark.parametrize("k", [1, 3, 40, 999, 1000, 5000])
+def test_contenders(slack: float, k: int) -> None:
+    """Whatever the order, all that are within the slack of the k-th, and nothing else."""
+    rng = np.random.default_rng(k)
+    scores = rng.standard_normal(1000).astype(np.float32).round(2)
+    scores[rng.choice(1000, 100)] = -np.inf
+    for order in (np.arange(1000), np.argsort(scores), np.argsort(-scores)):
+        mixed = scores[order]
+        finite = np.sort(mixed[mixed > -np.inf])[::-1]
+        least = finite[min(k, len(finite)) - 1] - np.float32(slack) if k < 1000 else -np.inf
+        found = contenders(mixed, k, np.float32(slack))
+        wanted = np.flatnonzero((mixed >= least) & (mixed > -np.inf))
+        if k < len(finite):
+            np.testing.assert_array_equal(found, wanted)
+        else:
+            np.testing.assert_array_equal(found, np.flatnonzero(mixed > -np.inf))
 
 
-def test_top_k_keeps_the_best_in_any_order() -> None:
-    chance = np.random.default_rng(0)
-    scores = chance.integers(0, 30, (3, 400)).astype(np.float32)  # many ties
-    ids = chance.permutation(400).astype(np.int64)
-    best = TopK(3, 25)
-    for start in range(0, 400, 23):
-        best.add(scores[:, start : start + 23], ids[start : start + 23])
-    for row in range(3):
-        order = np.lexsort((ids, -scores[row]))[:25]
-        np.testing.assert_array_equal(best.ids[row], ids[order])
-        np.testing.assert_array_equal(best.scores[row], scores[row, order])
-
-
-def test_top_k_with_a_row_of_ids_for_each_query() -> None:
-    best = TopK(2, 2)
-    scores = np.array([[1, 3, 2], [-np.inf, 5, -np.inf]], np.float32)
-    best.add(scores, np.array([[10, 11, 12], [NO_ID, 21, NO_ID]], np.int64))
-    assert best.ids.tolist() == [[11, 12], [21, NO_ID]]
-    assert best.scores.tolist() == [[3, 2], [5, -np.inf]]
+@pytest.mark.parametrize("make", [Whole, by_faiss_scan], ids=["numpy", "faiss scan"])
+@pytest.mark.parametrize("block", [1, 7, 100, 5000])
+def test_many_queries_at_once(make: Make, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A matrix product for all finds what a scan for each does, whatever the block."""
+    monkeypatch.setattr(exact_search, "BLOCK_ROWS", block)
+    monkeypatch.setattr(exact_search, "_QUERIES_AT_ONCE", 4)
+    ids, rows = scattered_ids(600), unit(600, 40)
+    rows[300:400] = rows[3]
+    queries = np.concatenate([rows[3:4], unit(9, 40, seed=1)])
+    index = make(ids, rows)
+    for allowed in (None, ids[::2], ids[:5], NOTHING):
+        scores, found = index.search(queries, 20, allowed)
+        for row, query in enumerate(queries):
+            alone_scores, alone = index.search(query, 20, allowed)
+            np.testing.assert_array_equal(found[row], alone[0])
+            np.testing.assert_array_equal(scores[row], alone_scores[0])
+        check(index, ids, rows, queries[1:], 20, allowed)
 
 
 def test_choice_by_size() -> None:
     rows = EXACT_BYTES // 1024
     assert choose_kind(rows, 512) == "exact"
-    assert choose_kind(rows + 1, 512) == "sqfp16"
+    assert choose_kind(rows + 1, 512) == "ivf-pq"
     assert choose_kind(0, 512) == "exact"
+    assert choose_kind(FEWEST_ROWS - 1, 2**40) == "exact"
+
+
+def test_what_an_index_is_trained_on() -> None:
+    assert [list_count(rows) for rows in (0, 799, 800, 10**6, 10**7, 10**9)] == [
+        1,
+        1,
+        2,
+        2048,
+        8192,
+        8192,
+    ]
+    assert training_rows(100, 512) == 100
+    assert training_rows(10**6, 512) == 50 * 2048
+    assert training_rows(10**9, 4096) * 4096 * 4 <= 512 * 1024 * 1024
 
 
 def test_scores_of_many_take_little_room() -> None:
@@ -501,5 +527,5 @@ def test_scores_of_many_take_little_room() -> None:
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert np.array_equal(scores, expected.astype(np.float32))
+    assert np.array_equal(scores, expected)
     assert peak < 4_000_000  # in float64 all rows are 25.6 MB

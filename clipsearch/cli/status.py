@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import TYPE_CHECKING
 
 import click
 
 from clipsearch.cli import FOUND
 from clipsearch.cli.output import counted, for_display, human_bytes, json_line, table, write_bytes
 from clipsearch.cli.places import existing_index, index_option
+
+if TYPE_CHECKING:
+    from clipsearch.records import IndexStatus
 
 
 @click.command()
@@ -34,7 +38,7 @@ def status(index_path: str | None, as_json: bool) -> int:
         ("model", f"{for_display(str(report.model))} (vectors of {report.dim} numbers)"),
         ("space", str(report.space)),
         ("size", f"{human_bytes(report.truth_bytes)} + {human_bytes(report.cache_bytes)} cache"),
-        ("search", report.search_kind),
+        ("search", _search(report)),
         ("updated", f"{report.updated_at}, generation {report.generation}"),
     ]
     for root in report.roots:
@@ -43,3 +47,21 @@ def status(index_path: str | None, as_json: bool) -> int:
         rows.append(("folder", f"{for_display(root['path'])}{when}"))
     click.echo(table(("", ""), rows).lstrip("\n"))
     return FOUND
+
+
+def _search(report: IndexStatus) -> str:
+    measured = report.search_measured
+    if measured is None:
+        return (
+            report.search_kind
+            if report.search_kind == "exact"
+            else (f"{report.search_kind} (recall not measured)")
+        )
+    found = (
+        f"recall@{measured.k} {measured.recall:.3f} "
+        f"({measured.low:.3f} to {measured.high:.3f} at 95 %, "
+        f"on {measured.queries:,} held-out texts)"
+    )
+    if measured.reached:
+        return f"{report.search_kind}, {found}"
+    return f"exact; an index reaches only {found}"
