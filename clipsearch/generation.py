@@ -7,17 +7,26 @@ import functools
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
 
 from clipsearch.encoder import Space
 from clipsearch.errors import IndexFormatError
 from clipsearch.manifest import Manifest, read_manifest
-from clipsearch.paths import PathTable
+from clipsearch.path_table import PathTable
+from clipsearch.place_cache import PlaceCache
+from clipsearch.recent import Recent
 from clipsearch.shards import DELETED_SCHEMA, IMAGE_SCHEMA, as_numpy, read_tables
 from clipsearch.store import LocalStore
 from clipsearch.vector_search import VectorSearch
 from clipsearch.vectors import VectorCache, Vectors
+
+if TYPE_CHECKING:
+    from clipsearch.metadata_memory import MetadataMemory
+
+_DATE_BYTES = 32 << 20  # of some four million images
 
 
 def cache_folder(index: Path) -> Path:
@@ -45,8 +54,20 @@ class Generation:
 
     @functools.cached_property
     def paths(self) -> PathTable:
-        """The paths table, read when it is first asked for."""
-        return PathTable(self.store, self.manifest)
+        """The paths table, opened when it is first asked for."""
+        return PathTable(self.store, self.manifest, _place_cache(self.store.root, self.manifest))
+
+    @functools.cached_property
+    def dates(self) -> Recent[pa.Table]:
+        """By image shard, when its images were taken: of the shards that hits were in last."""
+        return Recent(_DATE_BYTES)
+
+    @functools.cached_property
+    def metadata(self) -> MetadataMemory:
+        """What filters have read."""
+        from clipsearch.metadata_memory import MetadataMemory
+
+        return MetadataMemory(self)
 
     @functools.cached_property
     def hashes(self) -> dict[bytes, int]:
@@ -68,6 +89,14 @@ def open_generation(index: Path) -> Generation:
             # A writer clears away the tables that its new manifest no longer names.
             if is_of(read_manifest(store, str(index)), manifest):
                 raise
+
+
+def _place_cache(index: Path, manifest: Manifest) -> PlaceCache:
+    """Where the places are mapped from, or written to where they are not yet."""
+    cache = PlaceCache(cache_folder(index), manifest)
+    if not os.access(index, os.W_OK) and not cache.usable():
+        cache = PlaceCache(user_cache_folder(manifest.uuid), manifest)
+    return cache
 
 
 def is_of(fresh: Manifest, manifest: Manifest) -> bool:

@@ -8,7 +8,9 @@ image has no other, as in a hit.
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import hashlib
 import os
 from pathlib import Path
 
@@ -45,9 +47,11 @@ from clipsearch.metadata_columns import (
     numbers_of,
     parsed_numbers,
 )
+from clipsearch.metadata_memory import Column
 from clipsearch.paths import Place
 from clipsearch.place_tests import PlaceTests
 from clipsearch.shards import IMAGE_SCHEMA, Int64, as_numpy, int_array, read_tables
+from clipsearch.store import LABELS
 
 _COLUMNS = {
     "taken": ("taken_at",),
@@ -69,8 +73,9 @@ def matching_ids(index: Path, state: Generation, where: Filter) -> Int64:
     Raises LabelError for a label that no set holds, IndexFormatError for a damaged index, and
     for one that a writer has just compacted: open the newest generation then.
     """
-    live = np.setdiff1d(state.vectors.ids, state.vectors.deleted, assume_unique=True)
-    return live[_Evaluation(index, state, live, where).mask(where)]
+    evaluation = _Evaluation(index, state, where)
+    matching: Int64 = state.metadata.live[evaluation.mask(where)]
+    return matching
 
 
 def folders_without_images(state: Generation, where: Filter) -> list[str]:
@@ -89,6 +94,16 @@ def asked_places_first(places: list[Place], where: Filter) -> list[Place]:
     ]
     names = [name(folder) for folder in folders for name in (os.path.abspath, os.path.realpath)]
     return sorted(places, key=lambda place: not any(map(place.path.is_relative_to, names)))
+
+
+def _label_sets_now(index: Path) -> str:
+    digest = hashlib.sha256()
+    for file in sorted((index / LABELS).glob("*.json")):
+        with contextlib.suppress(FileNotFoundError):  # forgotten this moment
+            data = file.read_bytes()
+            digest.update(f"{file.name} {len(data)} ".encode("utf-8", "surrogateescape"))
+            digest.update(data)
+    return digest.hexdigest()
 
 
 def _ids_with_label(index: Path, name: str) -> Int64:
@@ -119,23 +134,18 @@ def _columns_of(where: Filter) -> list[str]:
 
 
 class _Evaluation:
-    """One filter over the (n,) rising ids ``live`` of one generation; every mask is (n,) bool."""
+    """One filter over the (n,) rising live ids of one generation; every mask is (n,) bool."""
 
-    def __init__(self, index: Path, state: Generation, live: Int64, where: Filter) -> None:
+    def __init__(self, index: Path, state: Generation, where: Filter) -> None:
         self._index = index
         self._state = state
-        self._live = live
-        self._columns = _columns_of(where)
+        self._memory = state.metadata
+        self._live = state.metadata.live
+        self._names = _columns_of(where)
 
     @functools.cached_property
-    def _table(self) -> pa.Table:
-        columns = ["id", *self._columns]
-        table = read_tables(self._state.store, self._state.manifest.images, IMAGE_SCHEMA, columns)
-        return table.combine_chunks()
-
-    @functools.cached_property
-    def _ids(self) -> Int64:
-        return as_numpy(self._table.column("id"))
+    def _columns(self) -> dict[str, Column]:
+        return self._memory.columns(self._names)
 
     @functools.cached_property
     def _places(self) -> PlaceTests:
@@ -152,9 +162,7 @@ class _Evaluation:
 
     def _of_rows(self, rows: Mask) -> Mask:
         """The mask of these rows of the table of images."""
-        if len(self._ids) == len(self._live) and np.array_equal(self._ids, self._live):
-            return rows
-        return self._of_ids(self._ids[rows])
+        return rows if self._memory.rows_are_live else self._of_ids(self._memory.ids[rows])
 
     def mask(self, where: Filter) -> Mask:
         """Which of the live images pass."""
@@ -164,6 +172,19 @@ class _Evaluation:
             return np.asarray(np.logical_or.reduce([self.mask(part) for part in where.parts]))
         if isinstance(where, Not):
             return ~self.mask(where.part)
+        return self._memory.answer(self._key(where), lambda: self._asked(where))
+
+    def _key(self, test: Filter) -> str:
+        """What the answer to a test hangs on, beside the generation."""
+        if isinstance(test, InFolder):
+            roots = [os.path.realpath(root.path) for root in self._state.manifest.roots]
+            names = (os.path.abspath(test.folder), os.path.realpath(test.folder), *roots)
+            return repr((InFolder, names))
+        if isinstance(test, HasLabel):  # label sets change by themselves
+            return repr((test, _label_sets_now(self._index)))
+        return repr(test)
+
+    def _asked(self, where: Filter) -> Mask:
         if isinstance(where, InFolder):
             return self._of_ids(self._places.in_folder(where.folder))
         if isinstance(where, HasLabel):
@@ -176,7 +197,7 @@ class _Evaluation:
 
     def _is_there(self, where: Near | Within) -> Mask:
         (lat, has_lat), (lon, has_lon) = (
-            numbers_of(self._table.column(name)) for name in ("lat", "lon")
+            numbers_of(self._columns[name]) for name in ("lat", "lon")
         )
         if isinstance(where, Near):
             inside = within_distance(lat, lon, where.lat, where.lon, where.km)
@@ -199,13 +220,13 @@ class _Evaluation:
 
     def _of_column(self, test: Test) -> Mask:
         name = test.field
-        columns = [self._table.column(column) for column in _COLUMNS.get(name, (name,))]
-        if name == "keyword":
-            parents, words = flat_rows(columns[0])
-            mask = np.zeros(len(self._table), bool)
-            mask[parents[matches_text(words, test)]] = True
+        columns = [self._columns[column] for column in _COLUMNS.get(name, (name,))]
+        if isinstance(columns[0], tuple):
+            parents, words = columns[0]
+            mask = np.zeros(len(self._memory.ids), bool)
+            mask[parents[matches_repeated_text(words, test)]] = True
             return mask
-        if pa.types.is_string(columns[0].type):
+        if pa.types.is_dictionary(columns[0].type):
             return matches_repeated_text(columns[0], test)
         if name == "taken":
             return matches_number(*numbers_of(columns[0]), test, microseconds)

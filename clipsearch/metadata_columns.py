@@ -91,10 +91,11 @@ def matches_text(column: pa.Array | pa.ChunkedArray, test: Test) -> Mask:
 
 def matches_repeated_text(column: pa.ChunkedArray, test: Test) -> Mask:
     """``matches_text`` for texts that stand many times, such as the names of cameras: each is
-    looked at once."""
+    looked at once. Texts that are encoded as a dictionary already will do."""
     mask = np.zeros(len(column), bool)
     start = 0
-    for chunk in column.dictionary_encode().chunks:
+    encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+    for chunk in encoded.chunks:
         passes = matches_text(chunk.dictionary, test)
         rows = np.flatnonzero(is_known(chunk.indices))
         codes = as_numpy(chunk.indices)[rows]

@@ -3,13 +3,15 @@ search without one need not wait for."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from datetime import datetime
 
 import numpy as np
 import pyarrow as pa
 
 from clipsearch.errors import QueryError
 from clipsearch.generation import Generation
+from clipsearch.recent import Recent
 from clipsearch.shards import IMAGE_SCHEMA, Int64, as_numpy, int_array, read_tables
 
 
@@ -23,18 +25,57 @@ def metadata_of(state: Generation, ids: Sequence[int] | Int64, columns: Sequence
     if unknown:
         raise QueryError(f"there is no column {unknown[0]!r}: expected {IMAGE_SCHEMA.names}")
     wanted = np.asarray(ids, np.int64)
-    rising = np.unique(wanted)
-    refs = [
-        ref
-        for ref in state.manifest.images
-        if np.searchsorted(rising, ref.first_id) < np.searchsorted(rising, ref.last_id, "right")
-    ]
-    table = read_tables(state.store, refs, IMAGE_SCHEMA, list(dict.fromkeys(["id", *columns])))
-    here = as_numpy(table.column("id"))
-    order = np.argsort(here, kind="stable")
-    places = np.searchsorted(here, wanted, sorter=order)
-    found = places < len(here)
-    found[found] = here[order[places[found]]] == wanted[found]
+    schema = pa.schema([IMAGE_SCHEMA.field(name) for name in columns])
+    tables = [pa.Table.from_batches([], schema)]
+    places = [np.empty(0, np.int64)]
+    for of_wanted, table, rows in _parts(state, wanted, columns):
+        places.append(of_wanted)
+        tables.append(table.select(schema.names).take(int_array(rows)))
+    return pa.concat_tables(tables).take(int_array(np.argsort(np.concatenate(places))))
+
+
+def dates_of(state: Generation, ids: Int64) -> list[datetime | None]:
+    """When the photos of (n,) ``ids`` were taken, None where that is not known; as
+    ``metadata_of``, but without Arrow's compute functions, which take long to import."""
+    dates: list[datetime | None] = [None] * len(ids)
+    for of_wanted, table, rows in _parts(state, ids, ["taken_at"], state.dates):
+        column = table.column("taken_at")
+        for place, row in zip(of_wanted.tolist(), rows.tolist(), strict=True):
+            dates[place] = column[row].as_py()
+    return dates
+
+
+def _parts(
+    state: Generation,
+    wanted: Int64,
+    columns: Sequence[str],
+    memory: Recent[pa.Table] | None = None,
+) -> Iterator[tuple[Int64, pa.Table, Int64]]:
+    """For every shard that holds some of ``wanted``: which of them these are, its columns, and
+    the rows that they have in it. memory : what holds the columns of the shards that were read
+    last."""
+    order = np.argsort(wanted, kind="stable")
+    rising = wanted[order]
+    found = np.zeros(len(wanted), bool)
+    for ref in state.manifest.images:
+        first, stop = np.searchsorted(rising, (ref.first_id, ref.last_id + 1))
+        if first == stop:
+            continue
+        # Ids rise, and are whole numbers: without a gap the row of each is known.
+        is_dense = ref.last_id - ref.first_id + 1 == ref.rows
+        names = list(dict.fromkeys([*([] if is_dense else ["id"]), *columns]))
+        table = memory.get(ref.name) if memory is not None else None
+        if table is None:
+            table = read_tables(state.store, [ref], IMAGE_SCHEMA, names)
+            if memory is not None:
+                memory.put(ref.name, table, table.nbytes)
+        here, rows = order[first:stop], rising[first:stop] - ref.first_id
+        if not is_dense:
+            ids = as_numpy(table.column("id"))
+            rows = np.minimum(np.searchsorted(ids, rising[first:stop]), len(ids) - 1)
+            known = ids[rows] == rising[first:stop]
+            here, rows = here[known], rows[known]
+        found[here] = True
+        yield here, table, rows
     if not found.all():
         raise QueryError(f"there is no image {int(wanted[~found][0])} in the index")
-    return table.select(list(columns)).take(int_array(order[places]))

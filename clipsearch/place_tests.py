@@ -23,11 +23,12 @@ from clipsearch.metadata_columns import (
 from clipsearch.paths import read_paths
 from clipsearch.shards import Int64, as_numpy, int_array
 
+_ROWS_AT_ONCE = 65_536
 _IGNORES_CASE = os.path.normcase("A") == "a"
 
 
 class PlaceTests:
-    """Answers them from the paths table of one generation, as ids (rising or not)."""
+    """Answers them from the places of one generation, as ids (rising or not)."""
 
     def __init__(self, state: Generation) -> None:
         self._state = state
@@ -67,30 +68,30 @@ class PlaceTests:
 
     def matching(self, test: Test) -> Int64:
         """The images with a place that passes a test of its folder, path, name or modified."""
-        return self._ids[self._mask(test) & self._counts]
+        if test.field == "modified":
+            return self._modified(test)
+        paths = self._state.paths
+        return paths.ids[self._mask(test) & paths.counts]
 
-    # -- the table, read anew with the columns that PathTable does not keep --------------
+    def _modified(self, test: Test) -> Int64:
+        """From the table itself: times are not among what is mapped."""
+        columns = ["root", "path", "mtime_ns", "id", "state"]
+        table = read_paths(self._state.store, self._state.manifest, columns).combine_chunks()
+        ids, stamps = as_numpy(table.column("id")), as_numpy(table.column("mtime_ns"))
+        # Missing files count only of images that have no other.
+        missing = matches_text(table.column("state"), Equal("name", "missing"))
+        counts = ~missing | ~np.isin(ids, ids[~missing])
+        return ids[counts & matches_number(stamps, stamps > 0, test, _nanoseconds)]
 
     @functools.cached_property
-    def _table(self) -> pa.Table:
-        columns = ["root", "path", "name", "mtime_ns", "id", "state"]
-        return read_paths(self._state.store, self._state.manifest, columns).combine_chunks()
-
-    @functools.cached_property
-    def _ids(self) -> Int64:
-        return as_numpy(self._table.column("id"))
-
-    @functools.cached_property
-    def _counts(self) -> Mask:
-        """The rows that count: missing ones only of images that have no other."""
-        missing = matches_text(self._table.column("state"), Equal("name", "missing"))
-        return ~missing | ~np.isin(self._ids, self._ids[~missing])
+    def _names(self) -> pa.ChunkedArray:
+        """(n,) paths relative to their roots, as text for display."""
+        paths = self._state.paths.relative_paths
+        blocks = [_shown(paths[row : row + _ROWS_AT_ONCE]) for row in _starts(len(paths))]
+        return pa.chunked_array(blocks, pa.string())
 
     def _mask(self, test: Test) -> Mask:
-        if test.field == "modified":
-            stamps = as_numpy(self._table.column("mtime_ns"))
-            return matches_number(stamps, stamps > 0, test, _nanoseconds)
-        names = self._table.column("name")
+        names = self._names
         if test.field == "name":
             # What is in the name is in the path: few rows are left to be cut to their names.
             mask = np.ones(len(names), bool)
@@ -107,12 +108,34 @@ class PlaceTests:
 
     def _whole_paths(self, names: pa.ChunkedArray) -> pa.Array:
         """Absolute paths for display, "/" between their parts."""
-        root_ids, rows = np.unique(as_numpy(self._table.column("root")), return_inverse=True)
+        root_ids, rows = np.unique(self._state.paths.root_ids, return_inverse=True)
         roots = [self._state.manifest.root(int(root_id)) for root_id in root_ids]
         tops = string_array([_slashes(root.path).rstrip("/") for root in roots])
         slash = string_array(["/"]).take(int_array(np.zeros(len(names), np.int64)))
         flat = names.combine_chunks()
         return pc.binary_join_element_wise(tops.take(int_array(rows)), flat, slash)
+
+
+def _starts(count: int) -> range:
+    return range(0, count, _ROWS_AT_ONCE)
+
+
+def _shown(paths: pa.LargeBinaryArray) -> pa.StringArray:
+    """Some paths as text. A slice that is cast keeps offsets that begin elsewhere, which Arrow's
+    ascii_lower (26.0) does not follow: so the offsets are made here."""
+    if not len(paths):
+        return string_array([])
+    _, starts, data = paths.buffers()
+    offsets = np.frombuffer(starts, np.int64, len(paths) + 1, 8 * paths.offset)
+    first, last = int(offsets[0]), int(offsets[-1])
+    own = pa.py_buffer((offsets - first).astype(np.int32))
+    text = data.slice(first, last - first) if data is not None else pa.py_buffer(b"")
+    try:
+        return pa.BinaryArray.from_buffers(pa.binary(), len(paths), [None, own, text]).cast(
+            pa.string()
+        )
+    except pa.ArrowInvalid:  # some are no UTF-8
+        return string_array([path.decode("utf-8", "replace") for path in paths.to_pylist()])
 
 
 def _is_below(path: str, folder: str) -> bool:
@@ -121,12 +144,12 @@ def _is_below(path: str, folder: str) -> bool:
     return PurePath(path).is_relative_to(folder)
 
 
-def _begins_with(paths: pa.BinaryArray, folder: bytes) -> Mask:
+def _begins_with(paths: pa.LargeBinaryArray, folder: bytes) -> Mask:
     """Which relative paths are ``folder`` or lie in it: not those of "beach" for "bea"."""
     if not len(paths):
         return np.zeros(0, bool)
     inside = pc.starts_with(paths, folder + b"/", ignore_case=_IGNORES_CASE)
-    alone = pc.is_in(paths, value_set=_binary_array(folder))
+    alone = pc.is_in(paths, value_set=_binary_array(folder).cast(paths.type))
     return np.asarray(as_numpy(inside) | as_numpy(alone))
 
 

@@ -132,7 +132,8 @@ def answer(
     page = _slice(ranked, offset, k)
     if taken is not None:
         taken = taken[offset:] if k is None else taken[offset : offset + k]
-    kind = "exact" if exact else state.search.kind
+    # What is filtered is searched exactly, and opens no index file.
+    kind = "exact" if exact or question.allowed is not None else state.search.kind
     room = _BELOW if k is None else min(_BELOW, max(0, k - len(page.ids)))
     return Hits(
         hits=_hits(state, question, page, folded, taken),
@@ -229,10 +230,9 @@ def _fold(state: Generation, ranked: _Ranked) -> tuple[_Ranked, dict[int, tuple[
 
 def _by_date(state: Generation, ranked: _Ranked) -> tuple[_Ranked, list[datetime | None]]:
     """Newest first, those without a date last, equals as they were; and the dates."""
-    from clipsearch.metadata_rows import metadata_of
+    from clipsearch.metadata_rows import dates_of
 
-    column = metadata_of(state, ranked.ids, ["taken_at"]).column("taken_at")
-    taken: list[datetime | None] = column.to_pylist()
+    taken = dates_of(state, ranked.ids)
     order = sorted(
         range(len(taken)),
         key=lambda row: (taken[row] is not None, taken[row] or datetime.min),
@@ -254,9 +254,9 @@ def _hits(
     taken: list[datetime | None] | None,
 ) -> tuple[Hit, ...]:
     if taken is None and len(ranked.ids):
-        from clipsearch.metadata_rows import metadata_of
+        from clipsearch.metadata_rows import dates_of
 
-        taken = metadata_of(state, ranked.ids, ["taken_at"]).column("taken_at").to_pylist()
+        taken = dates_of(state, ranked.ids)
     cut = question.cut
     hits: list[Hit] = []
     for row, image_id in enumerate(ranked.ids.tolist()):

@@ -46,6 +46,7 @@ from clipsearch.metadata import (
     folders_without_images,
     matching_ids,
 )
+from clipsearch.metadata_memory import Recent
 from clipsearch.metadata_rows import metadata_of
 from clipsearch.shards import (
     DELETED_SCHEMA,
@@ -588,7 +589,7 @@ def test_only_what_is_needed_is_read(
 ) -> None:
     import clipsearch.shards
 
-    state, _ = crowd
+    state = dataclasses.replace(crowd[0])  # which nothing was asked of before
     read: list[tuple[str, tuple[str, ...]]] = []
     original = clipsearch.shards.read_table
 
@@ -601,10 +602,81 @@ def test_only_what_is_needed_is_read(
     assert read == [("images/00000.parquet", ("id", "width"))]
     read.clear()
     ask(state, "camera ~ canon and near(1, 2, 3) and not megapixels > 3")
-    assert {columns for _, columns in read} == {("id", "camera", "lat", "lon", "width", "height")}
+    asked = ("camera", "lat", "lon", "width", "height")
+    assert {columns for _, columns in read} == {asked, ("id",)}  # there are gaps between the ids
+    read.clear()
+    ask(state, "camera ~ canon and near(1, 2, 3) and not megapixels > 3")
+    ask(state, "camera ~ nikon and lat > 3")
+    assert read == []
+    ask(state, "camera ~ nikon and rating > 3")
+    assert {columns for _, columns in read} == {("rating",)}
     read.clear()
     ask(state, "id > 3")
     assert read == []
+
+
+def test_names_are_looked_at_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clipsearch.place_tests._ROWS_AT_ONCE", 7)
+    names = [f"{'Sub' * (i % 3)}/IMG {i:03}.JPG".encode() for i in range(60)]
+    names[20:22] = [b"caf\xe9/IMG 020.JPG", "Été/IMG 021.JPG".encode()]
+    places = [(0, name, i, "present", 1) for i, name in enumerate(names)]
+    state = made(tmp_path, [{"id": i} for i in range(60)], places)
+    assert ask(state, "name ~ 'img 0'") == list(range(60))
+    assert ask(state, "name ~ '2'") == [i for i in range(60) if "2" in f"{i:03}"]
+    assert ask(state, "name = 'img 034.jpg'") == [34]
+    assert ask(state, "path ~ 'subsub/img'") == [i for i in range(60) if i % 3 == 2 and i != 20]
+    assert ask(state, "folder = '/photos/Sub'") == [i for i in range(60) if i % 3 == 1]
+    assert ask(state, "folder ~ 's/sub'") == [i for i in range(60) if i % 3 and i != 20]
+    assert ask(state, "path ~ 'été/'") == [21]
+    assert ask(state, "path ~ 'caf\N{REPLACEMENT CHARACTER}/'") == [20]
+
+
+def test_answers_are_remembered_within_bounds() -> None:
+    held: Recent[str] = Recent(10)
+    for name in "abc":
+        held.put(name, name.upper(), 4)
+    assert [held.get(name) for name in "abc"] == [None, "B", "C"]
+    held.get("b")
+    held.put("d", "D", 5)  # c was used longest ago
+    assert [held.get(name) for name in "bcd"] == ["B", None, "D"]
+    held.put("e", "E", 11)
+    assert [held.get(name) for name in "bde"] == ["B", "D", None]
+
+
+def test_what_changes_by_itself_is_asked_again(
+    mini_index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = open_generation(mini_index)
+    all_ids = state.vectors.ids.tolist()
+    folder = Path(state.manifest.roots[0].path)
+
+    def asked(where: str | Filter) -> list[int]:
+        tree = parse_filter(where) if isinstance(where, str) else where
+        return matching_ids(mini_index, state, tree).tolist()
+
+    # A label set that is saved anew.
+    index = open_index(mini_index)
+    for labels in (["a cat", "a dog"], ["a dog", "a tower"]):
+        save_classification(mini_index, state, "s", index.classify(labels), "simple", None)
+        found = [asked(f"label = '{label}'") for label in labels]
+        assert sorted(found[0] + found[1]) == all_ids
+        assert found[0] == [
+            int(i)
+            for i, code in zip(all_ids, index.classify(labels).labels[:, 0], strict=True)
+            if code == 0
+        ]
+    # A link that leads elsewhere, and a folder named from elsewhere.
+    link, elsewhere = tmp_path / "link", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    link.symlink_to(elsewhere)
+    assert asked(InFolder(str(link))) == []
+    link.unlink()
+    link.symlink_to(folder)
+    assert asked(InFolder(str(link))) == all_ids
+    monkeypatch.chdir(folder)
+    assert asked(InFolder(".")) == all_ids
+    monkeypatch.chdir(elsewhere)
+    assert asked(InFolder(".")) == []
 
 
 def test_a_filter_does_not_import_pandas(mini_index: Path) -> None:

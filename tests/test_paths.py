@@ -13,7 +13,8 @@ import pytest
 
 from clipsearch.errors import IndexFormatError
 from clipsearch.manifest import Manifest, Root, new_manifest
-from clipsearch.paths import PathTable, Place, latest_rows, read_paths, relative_bytes
+from clipsearch.path_table import PathTable
+from clipsearch.paths import Place, latest_rows, read_paths, relative_bytes
 from clipsearch.shards import PATH_SCHEMA, write_table
 from clipsearch.store import LocalStore
 
