@@ -19,6 +19,7 @@ line turns them into exit codes; a library user catches ``ClipsearchError``.
     ├── QueryError           a query that cannot be answered: empty, wrong size, not finite
     │   └── FilterError          a filter or a date that cannot be understood; says where
     ├── LabelError           a label set or template that cannot be used
+    ├── TextCacheError       text vectors that were to be kept, and cannot be
     ├── OptionError          a setting that makes no sense; names what is allowed
     ├── ExportError          an export that stopped, or a record of one that will not do
     ├── SidecarError         an XMP sidecar that cannot be added to without risk
@@ -109,6 +110,10 @@ class FilterError(QueryError):
 
 class LabelError(ClipsearchError):
     """A label set or a template cannot be used."""
+
+
+class TextCacheError(ClipsearchError):
+    """Text vectors were to be kept, and their file cannot be written."""
 
 
 class OptionError(ClipsearchError):

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from clipsearch.classify import classify
 from clipsearch.encoder import Encoder, Float32, Space
 from clipsearch.errors import (
     IndexFormatError,
@@ -24,7 +23,7 @@ from clipsearch.generation import Generation, cache_folder, is_of, open_generati
 from clipsearch.index_status import index_status
 from clipsearch.manifest import read_manifest
 from clipsearch.model_names import resolve_model_name
-from clipsearch.paths import PathTable
+from clipsearch.path_table import PathTable
 from clipsearch.prompts import class_vectors
 from clipsearch.query import Image, Query, as_filter
 from clipsearch.query_encoders import QueryEncoders
@@ -37,6 +36,7 @@ from clipsearch.text_vectors import TextVectors
 from clipsearch.thumbnails import read_thumbnail
 
 if TYPE_CHECKING:
+    from clipsearch.classify import Labelling
     from clipsearch.duplicate_groups import Duplicates
     from clipsearch.filters import Filter
     from clipsearch.same_picture import DuplicateSettings
@@ -108,7 +108,8 @@ class ImageIndex:
             try:
                 _ = state.paths
             except IndexFormatError:
-                if not self.refresh():
+                # Where another thread was quicker there is nothing new to open.
+                if not self.refresh() and state is self._generation:
                     raise
             else:
                 return state
@@ -121,9 +122,7 @@ class ImageIndex:
             try:
                 return ask(state)
             except IndexFormatError:
-                if state is not self._generation:  # another thread has just opened it
-                    continue
-                if not self.refresh():
+                if not self.refresh() and state is self._generation:
                     raise
 
     # -- encoding queries ---------------------------------------------------------------
@@ -134,6 +133,11 @@ class ImageIndex:
         Raises SpaceMismatchError when the model found is not the one the index was made with.
         """
         return self._encoders.encoder(self.space)
+
+    def watch_texts(self, on_progress: Callable[[int, int], None]) -> None:
+        """Have ``on_progress`` called while many texts are encoded: how many are, and of how
+        many."""
+        self._encoders.on_progress = on_progress
 
     def text_vectors(self) -> TextVectors:
         """What turns texts into vectors of this index's space, remembered ones first."""
@@ -232,6 +236,8 @@ class ImageIndex:
         context: str | None = None,
         top: int = 1,
         where: str | Filter | None = None,
+        fast: bool = False,
+        base: str | None = None,
     ) -> Classification:
         """Give every image its best label, from stored vectors alone.
 
@@ -240,15 +246,53 @@ class ImageIndex:
             with {} in it. context : added to every label, such as "a type of pet".
         top : how many labels to keep for each image. where : label only the images that fulfil
         this expression of ``clipsearch.filters``.
+        fast : multiply in bfloat16 through torch where the processor is quicker at that. The
+        labels and their scores are the same; probabilities are right to about one percent.
+        base : a saved label set that remembers: only labels that it does not have, and images
+        that are new, are scored. ``clipsearch.saved_labelling`` saves sets, too.
 
         Raises LabelError, QueryError for the expression, and the errors of ``load_encoder``.
+        """
+        return self.label(
+            labels,
+            templates=templates,
+            context=context,
+            top=top,
+            where=where,
+            fast=fast,
+            base=base,
+        ).columns()
+
+    def label(
+        self,
+        labels: Sequence[str],
+        *,
+        templates: str | Sequence[str] = "simple",
+        context: str | None = None,
+        top: int = 1,
+        where: str | Filter | None = None,
+        fast: bool = False,
+        base: str | None = None,
+    ) -> Labelling:
+        """``classify`` block by block, in memory that does not grow with the collection.
+
+        The images are scored while whoever asked iterates over what comes back.
         """
         wanted = None if where is None else as_filter(where)
         state, allowed = self._generation, None
         if wanted is not None:
             state, allowed = self._of_newest(lambda state: (state, self._matching(state, wanted)))
         texts = self._encoders.texts(state.space)
-        return classify(state, texts, labels, templates, context, top, allowed)
+        if base is None:
+            from clipsearch.classify import classify
+
+            return classify(state, texts, labels, templates, context, top, allowed, fast)
+        from clipsearch.saved_labelling import classify_beside
+
+        return classify_beside(
+            self.path, state, texts, labels, templates, context,
+            base=base, top=top, allowed=allowed,
+        )  # fmt: skip
 
     def tag(
         self,

@@ -254,7 +254,9 @@ def read_tables(
                 # A column that came with a later version: the older shards have no value for it.
                 if field.nullable and field.name not in table.column_names:
                     table = table.append_column(field, pa.nulls(len(table), field.type))
-            tables.append(table.select(wanted.names).cast(wanted))
+            table = table.select(wanted.names)
+            # Casting takes Arrow's compute functions, whose import takes as long as a search.
+            tables.append(table if table.schema.equals(wanted) else table.cast(wanted))
         except (pa.ArrowException, KeyError, ValueError):
             raise IndexFormatError(
                 f"{ref.name} in the index has other columns than expected: {CURE}"

@@ -241,6 +241,8 @@ class _Run:
         begin = time.perf_counter()
         done = self._encode(runner, rows, update) if len(plan.encode) else 0
         encode_seconds = time.perf_counter() - begin
+        if self.loaded is not None and committer.needs_texts():
+            remember_background(self.loaded, self.tell)  # what a search is measured with
         update.finish(changed=changed or committer.manifest.generation != before)
         return final_report(
             seen,

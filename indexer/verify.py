@@ -12,6 +12,7 @@ from clipsearch.store import LocalStore
 from indexer.check_cache import cache_checks, check_all_thumbnails
 from indexer.check_exports import check_export_records
 from indexer.check_labels import check_label_sets
+from indexer.check_places import check_places
 from indexer.check_searches import check_saved_searches
 from indexer.check_shards import check_shards
 from indexer.check_tables import check_manifests, check_tables, read_deleted
@@ -110,6 +111,8 @@ def verify_manifest(
     shards = check_shards(tally, store, manifest, caches, done)
     check_all_thumbnails(tally, manifest, shards)
     tables = check_tables(tally, store, manifest, shards, deleted, done)
+    if tables.paths is not None:
+        check_places(tally, store, manifest)
     check_label_sets(tally)
     check_saved_searches(tally)
     check_export_records(tally)

@@ -330,6 +330,7 @@ def test_pipes_of_a_real_shell(pictures: Path, tmp_path: Path) -> None:
     assert b"Exception" not in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux takes any bytes as a name")
 def test_names_that_are_no_text(cli: Cli, pictures: Path, tmp_path: Path) -> None:
     folder = os.fsencode(tmp_path) + b"/photos \xff"
@@ -584,6 +585,7 @@ def test_every_help_names_its_options(cli: Cli) -> None:
         "tag": ("--labels", "--labels-file", "--save-as", "--threshold", "--max", "--floor",
                 "--refit", "--out", "--index", "--json", "--csv"),
         "labels": ("NAME", "--forget", "--json", "--csv"),
+        "vocabulary": ("FILE", "--templates", "--index", "--model", "--device", "--json"),
         "dups": ("--kind", "--print", "--limit", "--max-bits", "--min-cosine", "--seconds",
                  "--where", "--index", "--json", "--csv", "-0"),
         "export": ("--to", "--out", "--keyword", "--labels", "--numbered", "--force", "--dry-run",
@@ -592,6 +594,7 @@ def test_every_help_names_its_options(cli: Cli) -> None:
         "model list": ("--json",),
         "model get": ("NAME",),
         "model path": ("NAME",),
+        "model towers": ("--forget", "--json"),
         "demo": (),
     }  # fmt: skip
     top = fine(cli("--help"))

@@ -567,6 +567,7 @@ def test_ctrl_c_is_heard_by_the_parent_alone(tmp_path: Path) -> None:
     assert all(is_gone(pid) for pid in pids)
 
 
+@pytest.mark.slow
 def test_a_script_without_a_main_guard_among_strange_modules(
     pictures: Path, tmp_path: Path
 ) -> None:

@@ -383,6 +383,7 @@ def test_a_signal_at_a_chosen_instant(
     check_interrupted(small, place, run)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 def test_signals_twice_in_a_row(small: Scene, name: str) -> None:
     """As from a terminal: every process of the run gets them."""

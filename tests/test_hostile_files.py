@@ -21,9 +21,12 @@ from clipsearch.manifest import read_manifest
 from clipsearch.store import LocalStore
 from tests.hostile_files import ANY, BAD, IGNORED, INDEXED, MAKERS, Folder
 
-pytestmark = pytest.mark.skipif(
-    sys.platform != "linux", reason="names, pipes and memory are counted as Linux does"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        sys.platform != "linux", reason="names, pipes and memory are counted as Linux does"
+    ),
+]
 
 _PROJECT = Path(__file__).resolve().parents[1]
 _MEMORY = 3_000_000_000

@@ -18,9 +18,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 import clipsearch
 from clipsearch import Query, generation, open_index, query_encoders, vector_index
+from clipsearch.background import prepare_background
+from clipsearch.cli.status import status
 from clipsearch.encoder import Float32, load_encoder
 from clipsearch.errors import (
     ClipsearchError,
@@ -39,6 +42,7 @@ from clipsearch.shards import DELETED_SCHEMA, Int64, read_tables, write_table
 from clipsearch.store import LocalStore
 from clipsearch.vectors import read_vectors
 from indexer import build_index
+from indexer.commit import Committer
 
 PROJECT = Path(__file__).resolve().parents[1]
 LABELS = ("lion", "leopard", "tower", "logo", "a cup of coffee")
@@ -554,16 +558,35 @@ def test_deleted_images_never_come_back(index: ImageIndex) -> None:
         index.similar(gone[0])
 
 
-def test_through_faiss(mini_index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted = open_index(mini_index).search("a lion", k=100)
+def test_through_an_index_file(mini_index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = mini_index
+    wanted = open_index(place).search("a lion", k=100)
+    assert open_index(place).status().search_measured is None
     monkeypatch.setattr(vector_index, "EXACT_BYTES", 0)
-    index = open_index(mini_index)
+    monkeypatch.setattr(vector_index, "FEWEST_ROWS", 1)
+    manifest = read_manifest(LocalStore(place), str(place))
+    prepare_background(open_index(place).text_vectors())
+    Committer(place, manifest).bring_up_cache()
+    index = open_index(place)
+    assert index.generation == manifest.generation
     hits = index.search("a lion", k=100)
-    assert (wanted.kind, hits.kind, index.status().search_kind) == ("exact", "sqfp16", "sqfp16")
+    assert (wanted.kind, hits.kind, index.status().search_kind) == ("exact", "ivf-pq", "ivf-pq")
     assert list(hits) == list(wanted)
     exact = index.search("a lion", k=100, exact=True)
     assert exact.kind == "exact"
     assert list(exact) == list(wanted)
+    measured = index.status().search_measured
+    assert measured is not None
+    assert (measured.queries, measured.rows, measured.reached) == (314, len(index), True)
+    shown = CliRunner().invoke(status, ["--index", str(place)]).output
+    assert f"ivf-pq, recall@10 {measured.recall:.3f} (" in shown
+    told = json.loads(CliRunner().invoke(status, ["--json", "--index", str(place)]).output)
+    told = told["search_measured"]
+    assert (told["recall"], told["low"], told["probes"]) == (
+        measured.recall,
+        measured.low,
+        measured.probes,
+    )
 
 
 # -- refreshing ---------------------------------------------------------------------------
@@ -769,6 +792,25 @@ def test_many_threads_on_one_index(mini_index: Path, tmp_path: Path) -> None:
 
     with ThreadPoolExecutor(12) as pool:
         list(pool.map(ask, range(60)))
+
+
+def test_a_table_is_gone_and_another_thread_was_quicker(
+    mini_index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = open_index(mini_index)
+    before, refresh = index.generation, index.refresh
+
+    def too_late() -> bool:
+        return refresh() and refresh()
+
+    def ask(state: generation.Generation) -> int:
+        if state.manifest.generation == before:
+            raise IndexFormatError("cleared away")
+        return state.manifest.generation
+
+    monkeypatch.setattr(index, "refresh", too_late)
+    delete(mini_index, [0])
+    assert index._of_newest(ask) == before + 1
 
 
 def test_threads_while_generations_change(mini_index: Path, tmp_path: Path) -> None:

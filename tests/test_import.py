@@ -264,6 +264,7 @@ def test_names_that_are_no_text(
 # -- what is not there -----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_files_that_are_not_there_go_in_all_the_same(
     pictures: Path, tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -312,6 +313,7 @@ def test_files_that_are_not_there_go_in_all_the_same(
     assert calls == []
 
 
+@pytest.mark.slow
 def test_nothing_there_is_said_and_taken(pictures: Path, tmp_path: Path, cli: Cli) -> None:
     files = names_of(pictures)
     npy(tmp_path, encoded(files))
@@ -408,6 +410,7 @@ def test_a_file_that_changed_gets_the_new_vector(pictures: Path, tmp_path: Path)
 # -- vectors that cannot be taken ------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_vectors_without_a_direction_are_skipped(pictures: Path, tmp_path: Path, cli: Cli) -> None:
     files = names_of(pictures)[:6]
     vectors = encoded(files).astype(np.float64)

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import numpy as np
 import pyarrow.parquet as pq
+import pytest
 
 from clipsearch import open_index
 from clipsearch.manifest import read_manifest
@@ -43,6 +44,7 @@ def test_local_runner_keeps_order_and_is_lazy() -> None:
     assert list(results) == [2, 4]
 
 
+@pytest.mark.slow
 def test_another_process_makes_the_same_index(pictures: Path, tmp_path: Path) -> None:
     here, there = tmp_path / "here.index", tmp_path / "there.index"
     build_index(pictures, here, encoder="mini")

@@ -180,6 +180,7 @@ def test_a_list_of_strangers_makes_one_root(tmp_path: Path) -> None:
     expect(build_index(tmp_path / "p", place), new=0, indexed=2, copies=0)
 
 
+@pytest.mark.slow
 @posix_only
 def test_a_list_on_standard_input(photos: Path, tmp_path: Path, cli: Cli) -> None:
     odd = os.fsencode(photos) + b"/a/line\nend \xff.jpg"
@@ -242,6 +243,7 @@ def test_a_dry_run_says_it_all_and_writes_nothing(
 # -- failures --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_failures_are_listed_and_tried_again(photos: Path, place: Path, cli: Cli) -> None:
     good = (photos / "a" / "0.jpg").read_bytes()
     (photos / "cut.jpg").write_bytes(good[: len(good) // 2])

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from clipsearch import Query, open_index
+from clipsearch import Query, open_index, vector_index
 from clipsearch.errors import (
     IndexFormatError,
     IndexLockedError,
@@ -74,6 +74,12 @@ _WHERE: dict[str, Callable[[int], int]] = {
 }
 
 
+@pytest.fixture(autouse=True)
+def _index_file_for_the_smallest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vector_index, "EXACT_BYTES", 0)
+    monkeypatch.setattr(vector_index, "FEWEST_ROWS", 1)
+
+
 @pytest.fixture(scope="module")
 def _full(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """(photos, index): two shards, a skipped file, a copy, and a buried image."""
@@ -83,11 +89,14 @@ def _full(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     for picture in demo_pictures():
         shutil.copyfile(picture, photos / picture.name)
     (photos / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 no picture at all")
-    build_index(photos, home / "full.index", encoder="mini")
-    with Image.open(photos / "lion.jpg") as image:
-        image.convert("L").save(photos / "grey.png")
-        image.rotate(90, expand=True).save(photos / "lion.jpg")
-    build_index(photos, home / "full.index")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vector_index, "EXACT_BYTES", 0)
+        patch.setattr(vector_index, "FEWEST_ROWS", 1)
+        build_index(photos, home / "full.index", encoder="mini")
+        with Image.open(photos / "lion.jpg") as image:
+            image.convert("L").save(photos / "grey.png")
+            image.rotate(90, expand=True).save(photos / "lion.jpg")
+        build_index(photos, home / "full.index")
     manifest = read_manifest(LocalStore(home / "full.index"), "here")
     remove_leftovers(LocalStore(home / "full.index"), manifest)
     assert len(manifest.images) == 2
@@ -367,25 +376,46 @@ def test_swapped_matrix_under_our_own_name(place: Path, other: Path, photos: Pat
 
 @pytest.mark.parametrize("fault", ["vectors", "lacks", "strange"])
 def test_faiss_file_that_is_whole_and_wrong(place: Path, photos: Path, fault: str) -> None:
-    file = only(place, _KINDS["faiss"])
-    good = FaissIndex.load(file)
-    ids, rows = good.ids, good.rows(0, len(good))
-    wrong = FaissIndex(good.dim)
+    file, state = only(place, _KINDS["faiss"]), only(place, _KINDS["faiss state"])
+    ids = FaissIndex.load(file).ids
+    _, rows = open_index(place).vectors_of(ids)
+    rows = np.concatenate([rows, rows[:1]])[: len(ids)]  # one is buried
+    wrong = FaissIndex.train(rows, len(rows))
     if fault == "vectors":
-        wrong.add(ids, rows[::-1])
+        wrong.add(ids, -rows)
     elif fault == "lacks":
         wrong.add(ids[1:], rows[1:])
-        state = only(place, _KINDS["faiss state"])
-        document = json.loads(state.read_text())
-        state.write_text(json.dumps({**document, "vectors": len(ids) - 1}))
     else:
         wrong.add(np.append(ids[:-1], ids[-1] + 1000), rows)
-    del good
-    wrong.save(file)
+    changes = {"crc32": wrong.save(file), "vectors": len(wrong)}
+    state.write_text(json.dumps({**json.loads(state.read_text()), **changes}))
     found = verify_index(place, sample=0)
-    assert named(found, file, place), found.findings
+    message = {"vectors": "other vectors", "lacks": "lacks 1", "strange": "lacks 1"}[fault]
+    assert message in named(found, file, place)[0].message
     assert all(finding.severity == "cache" for finding in bad(found))
     mend(place, photos)
+
+
+def test_one_byte_of_the_faiss_file(place: Path, photos: Path) -> None:
+    """Far from the ends a search does not look; verify does."""
+    file = only(place, _KINDS["faiss"])
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    (finding,) = named(verify_index(place, sample=0), file, place)
+    assert finding.kind == "damaged"
+    mend(place, photos)
+
+
+def test_what_an_earlier_version_left(place: Path, photos: Path) -> None:
+    state = only(place, _KINDS["faiss state"])
+    state.write_text(json.dumps({**json.loads(state.read_text()), "kind": "sqfp16"}))
+    found = verify_index(place, sample=0)
+    assert found.is_sound
+    assert [finding.kind for finding in found.findings] == ["old"]
+    build_index(photos, place)
+    assert verify_index(place, sample=0).findings == ()
+    assert json.loads(state.read_text())["kind"] == "ivf-pq"
 
 
 def test_cache_that_is_gone_is_a_note(place: Path, photos: Path) -> None:
@@ -780,6 +810,7 @@ def test_model_that_is_not_here(place: Path) -> None:
 # -- the command line ----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_command_line(cli: Cli, place: Path) -> None:
     done = cli("verify", "--index", place)
     assert (done.returncode, done.stdout) == (0, b"")

@@ -34,6 +34,10 @@ _COMMANDS = {
     "classify": ("clipsearch.cli.classify:classify", "Give every image one label of a set."),
     "tag": ("clipsearch.cli.tag:tag", "Give every image any number of labels."),
     "labels": ("clipsearch.cli.labels:labels", "List the saved label sets."),
+    "vocabulary": (
+        "clipsearch.cli.vocabulary:vocabulary",
+        "Encode the words of a file once, and keep them.",
+    ),
     "dups": ("clipsearch.cli.dups:dups", "Find duplicates, and which file of each to keep."),
     "export": (
         "indexer.export_command:export",
@@ -161,9 +165,9 @@ def run(arguments: list[str]) -> int:
     debug = bool(os.environ.get("CLIPSEARCH_DEBUG"))
     if not debug:  # Pillow remarks on odd EXIF; that is for developers
         warnings.filterwarnings("ignore")
-    for stream in ("stdout", "stderr"):  # None where the caller closed it, as with >&-
+    for stream in ("stdin", "stdout", "stderr"):  # None where the caller closed it, as with >&-
         if getattr(sys, stream) is None:
-            setattr(sys, stream, open(os.devnull, "w"))  # noqa: SIM115
+            setattr(sys, stream, open(os.devnull, "r" if stream == "stdin" else "w"))  # noqa: SIM115
     try:
         result: Any = cli.main(
             args=arguments,

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import math
-import os
-from collections.abc import Iterator
+import contextlib
+import errno
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from clipsearch.cli import FOUND, NOTHING_FOUND
 from clipsearch.cli.filter_options import filter_from_options, filter_options
-from clipsearch.cli.label_options import asked_labels, label_options
+from clipsearch.cli.label_options import asked_labels, edit_options, edited, label_options
 from clipsearch.cli.output import (
     counted,
-    csv_lines,
     display_path,
     for_display,
     format_options,
     human_seconds,
-    json_line,
     on_terminal,
-    path_fields,
     table,
-    write_bytes,
 )
 from clipsearch.cli.places import (
     device_option,
@@ -32,18 +27,29 @@ from clipsearch.cli.places import (
     index_option,
     moved_model_option,
 )
+from clipsearch.cli.result_columns import (
+    classification_batch,
+    classification_schema,
+    label_column,
+)
+from clipsearch.cli.text_progress import TextProgress
 from clipsearch.errors import OptionError
 from clipsearch.image_index import ImageIndex
-from clipsearch.records import Classification
 
 if TYPE_CHECKING:
+    from clipsearch.classify import Labelling
+    from clipsearch.cli.label_options import AskedLabels
+    from clipsearch.cli.result_files import Write
     from clipsearch.filter_options import FilterOptions
+    from clipsearch.filters import Filter
 
-_ROWS_AT_ONCE = 8192
+_MOST_SHOWN = 60
+"""Lines of a summary on a terminal: of a thousand labels nobody reads the last."""
 
 
 @click.command()
 @label_options
+@edit_options
 @click.option(
     "--top", type=click.IntRange(min=1), default=1, show_default=True,
     help="How many labels to write for each image.",
@@ -51,6 +57,11 @@ _ROWS_AT_ONCE = 8192
 @click.option(
     "--out", "out_path", metavar="FILE", type=click.Path(path_type=str),
     help="Write every image's label to FILE: .parquet, .csv or .json (one object a line).",
+)  # fmt: skip
+@click.option(
+    "--fast", is_flag=True,
+    help="Multiply in bfloat16 through torch where this processor is quicker at it: the same "
+    "labels, probabilities to about 1 %. Worth it from millions of images and hundreds of labels.",
 )  # fmt: skip
 @filter_options
 @index_option
@@ -63,8 +74,12 @@ def classify(
     templates: str | None,
     context: str | None,
     save_as: str | None,
+    add: tuple[str, ...],
+    remove: tuple[str, ...],
+    reword: tuple[str, ...],
     top: int,
     out_path: str | None,
+    fast: bool,
     index_path: str | None,
     model: str | None,
     device: str | None,
@@ -76,15 +91,19 @@ def classify(
     On a terminal a summary comes: label, count, share, best example. In a pipe each image
     comes as path, label and probability with tabs between them.
 
+    A set that was saved remembers what it takes to score only the labels that change and the
+    images that are new; the answer is the one that scoring everything gives.
+
     \b
       clipsearch classify --labels "dog,cat,bird"
       clipsearch classify --labels-file animals.txt --out animals.parquet --save-as animals
       clipsearch classify --labels @animals --since 2024 --in ~/Pictures
+      clipsearch classify --labels @animals --add "otter,seal" --remove dog --save-as animals
     """
-    from clipsearch.cli.result_files import check_out_path, write_result
+    from clipsearch.cli.result_files import check_out_path, printed_results, result_writer
     from clipsearch.image_index import open_index
     from clipsearch.label_set_files import check_name
-    from clipsearch.label_set_saving import save_classification
+    from clipsearch.saved_labelling import SavedLabelling
 
     place = existing_index(index_path)
     out = check_out_path(out_path) if out_path is not None else None
@@ -92,103 +111,123 @@ def classify(
     where = filter_from_options(filters)
     if where is not None and name is not None:
         raise OptionError("a saved label set is of every image: leave out --save-as or the filter")
+    if fast and name is not None:
+        raise OptionError("what a set remembers is exact: leave out --fast or --save-as")
     asked = asked_labels(place, labels, labels_file, templates, context)
+    asked = edited(asked, add, remove, reword)
     opened = open_index(place, model=model, device=device)
-    result = opened.classify(
-        asked.names,
-        templates=asked.templates,
-        context=asked.context,
-        top=top,
-        where=where,
-    )
-    if name is not None:
-        state = opened.state()
-        try:
-            save_classification(place, state, name, result, asked.templates, asked.context)
-        except PermissionError:
-            raise OptionError(
-                f"no permission to save a label set in the index at {place}"
-            ) from None
-    if out is not None:
-        write_result(out, result_rows(opened, result), result_columns(result))
+    opened.watch_texts(TextProgress())
+    labelling = _begin(opened, asked, name, top=top, where=where, fast=fast)
+    printed = output in ("json", "csv") or (out is None and not on_terminal())
+    schema = classification_schema(labelling.top)
+    with contextlib.ExitStack() as writers:
+        if isinstance(labelling, SavedLabelling):
+            writers.enter_context(labelling)
+        writes: list[Write] = []
+        if out is not None:
+            writes.append(writers.enter_context(result_writer(out, schema)))
+        if printed:
+            is_all = out is None and name is None
+            writes.append(writers.enter_context(printed_results(output or "plain", schema, is_all)))
+        _write(opened, labelling, writes)
+        if isinstance(labelling, SavedLabelling) and name is not None:
+            labelling.save()
     if len(asked.names) == 1:
         click.echo("Note: with a single label every image gets it, with probability 1.", err=True)
-    if output == "json":
-        for row in result_rows(opened, result):
-            write_bytes(json_line({**path_fields(Path(row.pop("path"))), **row}))
-    elif output == "csv":
-        _write_csv(opened, result)
-    elif out is not None or on_terminal():
-        click.echo(_summary(opened, result))
-    else:
-        for row in result_rows(opened, result):
-            line = f"\t{row['label']}\t{row['probability']:.4f}\n"
-            write_bytes(os.fsencode(row["path"]) + line.encode())
-    _tell_speed(result, out)
+    if not printed:
+        click.echo(_summary(opened, labelling))
+    _tell_speed(labelling, out)
     if name is not None:
-        click.echo(f"Saved as {name}: {counted(len(result), 'image')}.", err=True)
-    return FOUND if len(result) else NOTHING_FOUND
+        click.echo(f"Saved as {name}: {counted(labelling.images, 'image')}.", err=True)
+    return FOUND if labelling.images else NOTHING_FOUND
 
 
-def result_columns(result: Classification) -> list[str]:
-    """The columns of ``result_rows``."""
-    rank = ["rank"] if result.labels.shape[1] > 1 else []
-    return ["id", "path", *rank, "label", "score", "probability", "margin", "runner_up"]
+def _begin(
+    opened: ImageIndex,
+    asked: AskedLabels,
+    save_as: str | None,
+    *,
+    top: int,
+    where: Filter | None,
+    fast: bool,
+) -> Labelling:
+    """Begin to label: beside a saved set where one is named, by itself otherwise."""
+    from clipsearch.saved_labelling import classify_beside
+
+    if fast or (asked.saved is None and save_as is None):
+        return opened.label(
+            asked.names, templates=asked.templates, context=asked.context,
+            top=top, where=where, fast=fast,
+        )  # fmt: skip
+    allowed = None if where is None else opened.matching(where)
+    try:
+        return classify_beside(
+            opened.path, opened.state(), opened.text_vectors(),
+            asked.names, asked.templates, asked.context,
+            base=asked.saved.name if asked.saved is not None else None,
+            save_as=save_as, top=top, allowed=allowed,
+        )  # fmt: skip
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        raise OptionError(
+            f"no permission to save a label set in the index at {opened.path}"
+        ) from None
 
 
-def result_rows(opened: ImageIndex, result: Classification) -> Iterator[dict[str, Any]]:
-    """A row per image, or with ``top`` above 1 per image and rank, in order of id."""
-    top = result.labels.shape[1]
-    names = result.label_names
-    for start in range(0, len(result), _ROWS_AT_ONCE):
-        stop = min(start + _ROWS_AT_ONCE, len(result))
-        places = opened.paths().first_places(result.ids[start:stop])
-        for row, place in zip(range(start, stop), places, strict=True):
-            runner_up = int(result.runners_up[row])
-            margin = float(result.margins[row])
-            for rank in range(top):
-                yield {
-                    "id": int(result.ids[row]),
-                    "path": str(place.path) if place is not None else "",
-                    **({"rank": rank + 1} if top > 1 else {}),
-                    "label": names[result.labels[row, rank]],
-                    "score": round(float(result.scores[row, rank]), 6),
-                    "probability": round(float(result.probabilities[row, rank]), 6),
-                    "margin": None if math.isnan(margin) else round(margin, 6),
-                    "runner_up": names[runner_up] if runner_up >= 0 else None,
-                }
+def _write(opened: ImageIndex, labelling: Labelling, writes: list[Write]) -> None:
+    """Hand a row per image, or with ``top`` above 1 per image and rank, in order of id, on."""
+    names = label_column(labelling.label_names)
+    for block in labelling:
+        if writes:
+            batch = classification_batch(block, names, opened.paths(), labelling.top)
+            for write in writes:
+                write(batch)
 
 
-def _write_csv(opened: ImageIndex, result: Classification) -> None:
-    header_written = False
-    for row in result_rows(opened, result):
-        row["path"] = path_fields(Path(row["path"]))["path"]
-        if not header_written:
-            write_bytes(csv_lines([list(row)]))
-            header_written = True
-        write_bytes(csv_lines([list(row.values())]))
-
-
-def _summary(opened: ImageIndex, result: Classification) -> str:
+def _summary(opened: ImageIndex, labelling: Labelling) -> str:
     rows = []
-    for line in result.summary():
+    for line in labelling.summary():
         example = ""
         if line.example_id is not None:
             place = opened.paths().first_places([line.example_id])[0]
             example = display_path(place.path) if place is not None else ""
         rows.append((for_display(line.label), f"{line.count:,}", f"{line.share:.1%}", example))
-    return table(("label", "images", "share", "best example"), rows, " rr")
+    shown = rows[:_MOST_SHOWN] if on_terminal() else rows
+    told = table(("label", "images", "share", "best example"), shown, " rr")
+    more = len(rows) - len(shown)
+    return told + (f"\n... and {counted(more, 'label')} more: see --out FILE" if more else "")
 
 
-def _tell_speed(result: Classification, out: Path | None) -> None:
-    rate = len(result) / max(result.seconds, 1e-9)
-    texts = result.texts_encoded + result.texts_cached
+def _tell_speed(labelling: Labelling, out: Path | None) -> None:
+    rate = labelling.images / max(labelling.seconds, 1e-9)
+    texts = labelling.texts
     click.echo(
-        f"Scored {counted(len(result), 'image')} against "
-        f"{counted(len(result.label_names), 'label')} in {human_seconds(result.seconds)} "
+        f"{_what_was_scored(labelling)} in {human_seconds(labelling.seconds)} "
         f"({rate:,.0f} images/s); no image was opened. "
-        f"Of {counted(texts, 'prompt')} {result.texts_cached:,} were remembered.",
+        f"Of {counted(texts.encoded + texts.cached, 'prompt')} {texts.cached:,} were remembered.",
         err=True,
     )
     if out is not None:
         click.echo(f"Wrote {out}", err=True)
+
+
+def _what_was_scored(labelling: Labelling) -> str:
+    from clipsearch.saved_labelling import SavedLabelling
+
+    labels = counted(len(labelling.label_names), "label")
+    scored = f"Scored {counted(labelling.images, 'image')} against {labels}"
+    if not isinstance(labelling, SavedLabelling) or labelling.base is None:
+        return scored
+    new = labelling.images_scored
+    known = labelling.images - new
+    if not known:
+        return scored
+    name = labelling.base.name
+    parts = [f"{counted(new, 'image')} against {labels}"] if new else []
+    if labelling.columns_scored:
+        changed = counted(labelling.columns_scored, "changed label")
+        parts.append(f"{counted(known, 'image')} against {changed}")
+    if not parts:
+        return f"Scored nothing, {counted(known, 'image')} and {labels} are remembered by {name},"
+    return f"Scored {' and '.join(parts)}, the rest is remembered by {name},"

@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import math
-import os
 import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import click
+import pyarrow as pa
 
 from clipsearch.cli import FOUND, NOTHING_FOUND
 from clipsearch.cli.label_options import AskedLabels, asked_labels, label_options
 from clipsearch.cli.output import (
     counted,
-    csv_lines,
     display_path,
     for_display,
     format_options,
     human_seconds,
-    json_line,
     on_terminal,
-    path_fields,
     table,
-    write_bytes,
 )
 from clipsearch.cli.places import (
     device_option,
@@ -32,12 +27,13 @@ from clipsearch.cli.places import (
     index_option,
     moved_model_option,
 )
+from clipsearch.cli.result_columns import TAG_SCHEMA, label_column, tag_batch
+from clipsearch.cli.text_progress import TextProgress
 from clipsearch.errors import OptionError
 from clipsearch.image_index import ImageIndex
 from clipsearch.label_set_files import TAG, LabelSet, check_name
 from clipsearch.tagging import Tagging
 
-COLUMNS = ("id", "path", "label", "score", "cosine")
 _ROWS_AT_ONCE = 8192
 _FEW_IMAGES = 30
 
@@ -100,7 +96,7 @@ def tag(
       clipsearch tag --labels @things
       clipsearch tag --labels "dog,snow,beach" --threshold snow=1.5 --max 3
     """
-    from clipsearch.cli.result_files import check_out_path, write_result
+    from clipsearch.cli.result_files import check_out_path, printed_results, result_writer
     from clipsearch.image_index import open_index
 
     if floor is not None and math.isnan(floor):
@@ -117,6 +113,7 @@ def tag(
     if floor is not None and tagged_before is not None and not refit:
         raise OptionError("a saved label set has its own floor: add --refit to make a new one")
     opened = open_index(place, model=model, device=device)
+    opened.watch_texts(TextProgress())
     result = _tagged(opened, asked, tagged_before, refit, overall, of_label, most, floor)
     if name is None and tagged_before is not None:
         is_as_saved = not (thresholds or most)
@@ -125,46 +122,31 @@ def tag(
     wished = save_as is not None or refit
     told = _save(opened, index_path, name, result, wished=wished) if name else ""
     if out is not None:
-        write_result(out, result_rows(opened, result), COLUMNS)
-    if output == "json":
-        for row in result_rows(opened, result):
-            write_bytes(json_line({**path_fields(Path(row.pop("path"))), **row}))
-    elif output == "csv":
-        write_bytes(csv_lines([COLUMNS]))
-        for row in result_rows(opened, result):
-            row["path"] = path_fields(Path(row["path"]))["path"]
-            write_bytes(csv_lines([list(row.values())]))
-    elif out is not None or on_terminal():
-        click.echo(_summary(opened, result))
+        with result_writer(out, TAG_SCHEMA) as write:
+            for batch in result_batches(opened, result):
+                write(batch)
+    if output in ("json", "csv") or (out is None and not on_terminal()):
+        with printed_results(output or "plain", TAG_SCHEMA) as write:
+            for batch in result_batches(opened, result):
+                write(batch)
     else:
-        for row in result_rows(opened, result):
-            if row["label"] is not None:
-                line = f"\t{row['label']}\t{row['score']:.4f}\n"
-                write_bytes(os.fsencode(row["path"]) + line.encode("utf-8", "replace"))
+        click.echo(_summary(opened, result))
     _tell(result, out)
     if told:
         click.echo(told, err=True)
     return FOUND if len(result.labels) else NOTHING_FOUND
 
 
-def result_rows(opened: ImageIndex, result: Tagging) -> Iterator[dict[str, Any]]:
+def result_batches(opened: ImageIndex, result: Tagging) -> Iterator[pa.RecordBatch]:
     """A row per image and tag, in order of id and best first; an image without a tag has one
     with a null label."""
-    rows = result.rows()
+    rows, places = result.rows(), opened.paths()
+    names = label_column(result.label_names)
     for start in range(0, len(rows.ids), _ROWS_AT_ONCE):
         part = slice(start, start + _ROWS_AT_ONCE)
-        places = opened.paths().first_places(rows.ids[part])
-        columns = (
-            values[part].tolist() for values in (rows.ids, rows.labels, rows.scores, rows.second)
+        yield tag_batch(
+            rows.ids[part], rows.labels[part], rows.scores[part], rows.second[part], names, places
         )
-        for place, image_id, code, score, cosine in zip(places, *columns, strict=True):
-            yield {
-                "id": image_id,
-                "path": str(place.path) if place is not None else "",
-                "label": result.label_names[code] if code >= 0 else None,
-                "score": round(score, 6) if code >= 0 else None,
-                "cosine": round(cosine, 6) if code >= 0 else None,
-            }
 
 
 def _thresholds(given: Sequence[str]) -> tuple[float | None, dict[str, float]]:
