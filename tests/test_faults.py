@@ -377,7 +377,8 @@ _BESIDES = pytest.mark.slow
 def test_a_signal_at_a_chosen_instant(
     small: Scene, name: str, kind: str, match: str, at: int
 ) -> None:
-    place = small.place(f"{name}-{kind}")
+    where = "".join(filter(str.isalpha, match))
+    place = small.place(f"{name}-{kind}-{where}-{at}")  # a new index each time
     run = small.run(place, do=name, only=(kind,), match=match, at=at)
     assert run.code != PARTIAL, "the signal was not heeded"
     check_interrupted(small, place, run)
