@@ -20,8 +20,6 @@ from clipsearch.encoder import Float32
 from clipsearch.errors import LabelError
 from clipsearch.shards import Int64
 
-Float64 = npt.NDArray[np.float64]
-
 FLOOR_SHARE = 0.005
 """How many of the background's own scores may reach the floor, as a share."""
 _FLOOR_ROWS = 50_000  # images enough to know a quantile of the background by
