@@ -12,6 +12,7 @@ import gzip
 import importlib.util
 import json
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ _TELLING = re.compile(
     r"|och|utan|na|nad|bez|bir|ve|ile)\b"
 )
 _MERGES = 49152 - 256 - 2  # how many of the file's merges the tokenizer takes
+_FEW_KNOWN = 0.25  # of a vocabulary's words; of ImageNet's nouns, with all its plants, 0.6 are
 
 
 def language_note(text: str, model: str) -> str | None:
@@ -37,7 +39,7 @@ def language_note(text: str, model: str) -> str | None:
     if not _reads_english_only(model):
         return None
     words = _WORD.findall(text.lower())
-    strange = [word for word in words if word not in _whole_words()]
+    strange = [word for word in words if word not in word_ranks()]
     few = 0.25 if len(words) >= 3 else 0.5
     if not strange or (len(strange) < few * len(words) and not _TELLING.search(text.lower())):
         return None
@@ -47,6 +49,24 @@ def language_note(text: str, model: str) -> str | None:
     return (
         f"Note: the model was taught in English and does not know {named} {known_as}. If the query "
         "is in another language, ask in English, or index with --model multilingual."
+    )
+
+
+def vocabulary_note(words: Sequence[str], model: str) -> str | None:
+    """A line for a person when hardly any of a vocabulary's words are known to ``model``.
+
+    A word of several counts as known where one of them is. model : as in ``language_note``;
+    None in the same cases.
+    """
+    if not words or not _reads_english_only(model):
+        return None
+    known = sum(any(part in word_ranks() for part in _WORD.findall(w.lower())) for w in words)
+    if known >= _FEW_KNOWN * len(words):
+        return None
+    return (
+        f"Note: the model was taught in English and knows {known:,} of the vocabulary's "
+        f"{len(words):,} words, so names taken from it mean little. Use English words, or index "
+        "with --model multilingual."
     )
 
 
@@ -67,18 +87,18 @@ def _reads_english_only(model: str) -> bool:
 
 
 @functools.cache
-def _whole_words() -> frozenset[str]:
-    """The words that CLIP's tokenizer has a token for (about 34,000)."""
+def word_ranks() -> Mapping[str, int]:
+    """The words that CLIP's tokenizer has a token for (about 34,000), the commonest in English
+    captions first: word -> its place among them. Empty where open_clip is not on this machine."""
     try:
         lines = gzip.decompress(_in_open_clip(Path("bpe_simple_vocab_16e6.txt.gz")).read_bytes())
     except OSError:
-        return frozenset()
+        return {}
     merges = lines.decode("utf-8").split("\n")[1 : _MERGES + 1]
     whole = (merge.replace(" ", "") for merge in merges if merge.endswith("</w>"))
     # A single letter needs no merge.
-    return frozenset(word.removesuffix("</w>") for word in whole) | set(
-        "abcdefghijklmnopqrstuvwxyz"
-    )
+    words = ["a", *(word.removesuffix("</w>") for word in whole), *"bcdefghijklmnopqrstuvwxyz"]
+    return {word: place for place, word in enumerate(dict.fromkeys(words))}
 
 
 def _in_open_clip(file: Path) -> Path:
