@@ -19,6 +19,7 @@ line turns them into exit codes; a library user catches ``ClipsearchError``.
     ├── QueryError           a query that cannot be answered: empty, wrong size, not finite
     │   └── FilterError          a filter or a date that cannot be understood; says where
     ├── LabelError           a label set or template that cannot be used
+    ├── ClusterError         a discovery or cluster that is not there, or cannot be changed so
     ├── TextCacheError       text vectors that were to be kept, and cannot be
     ├── OptionError          a setting that makes no sense; names what is allowed
     ├── ExportError          an export that stopped, or a record of one that will not do
@@ -110,6 +111,10 @@ class FilterError(QueryError):
 
 class LabelError(ClipsearchError):
     """A label set or a template cannot be used."""
+
+
+class ClusterError(ClipsearchError):
+    """There is no such discovery or cluster, or it cannot be changed in this way."""
 
 
 class TextCacheError(ClipsearchError):

@@ -27,8 +27,8 @@ from clipsearch.tag_statistics import CorpusStatistics
 
 FORMAT = "clipsearch label set"
 FORMAT_VERSION = 1
-CLASSIFY, TAG = "classify", "tag"
-SECOND_SCORE = {CLASSIFY: "probability", TAG: "cosine"}
+CLASSIFY, TAG, DISCOVER = "classify", "tag", "discover"
+SECOND_SCORE = {CLASSIFY: "probability", TAG: "cosine", DISCOVER: "margin"}
 """What stands beside the score in the table of a set of each kind."""
 _LONGEST_NAME = 64
 _NAME_BYTES = 150  # with what is added to it still a file name everywhere
@@ -41,15 +41,17 @@ _TOKEN = r"[0-9a-f]{12}"
 class LabelSet:
     """What a saved label set is, beside its rows.
 
-    kind : "classify" (one label an image at most) or "tag" (any number).
+    kind : "classify" or "discover" (one label an image at most) or "tag" (any number).
     labels : the C labels. templates, context : how they became prompts.
     index, space : uuid of the index, fingerprint of the space that scored.
     generation, next_id : of the index when it was scored.
-    thresholds : what a label's score had to reach, C numbers, None for "classify".
+    thresholds : what a label's score had to reach, C numbers, None but for "tag".
     most : how many labels an image could have at most, None for any number.
-    statistics : what scores new images alike, None for "classify".
+    statistics : what scores new images alike, None but for "tag".
     table : the Parquet file, by its name inside ``labels/``.
-    scores : the file of remembered scores, None for "tag" and for a set of an earlier version.
+    scores : the file of remembered scores, None but for "classify".
+    discovery : the discovery whose clusters the labels of "discover" are, and discovery_state
+        what it was then; a set that follows its discovery is brought up to date with it.
     """
 
     name: str
@@ -68,6 +70,8 @@ class LabelSet:
     statistics: CorpusStatistics | None = None
     table: FileRef | None = None
     scores: ScoresRef | None = None
+    discovery: str | None = None
+    discovery_state: str | None = None
 
 
 @dataclass(frozen=True)
@@ -76,8 +80,8 @@ class LabelRows:
 
     ids : (n,) int64, repeated for an image of several labels. labels : (n,) int32, positions in
     the set's labels, -1 for an image without one. scores : (n,) float32, what ranks (the cosine,
-    or for "tag" the standardised score). second : (n,) float32, the probability, or for "tag"
-    the cosine. Scores of an image without a label mean nothing.
+    or for "tag" the standardised score). second : (n,) float32, the probability, for "tag" the
+    cosine, for "discover" the margin. Scores of an image without a label mean nothing.
     """
 
     ids: Int64

@@ -11,10 +11,13 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+import pyarrow as pa
 from filelock import FileLock, Timeout
 
 from clipsearch import __version__
-from clipsearch.errors import IndexLockedError, LabelError
+from clipsearch.cluster_files import clusters_folder, parse_discovery
+from clipsearch.cluster_files import json_name as discovery_json_name
+from clipsearch.errors import ClipsearchError, IndexLockedError, LabelError
 from clipsearch.generation import Generation
 from clipsearch.label_set_files import (
     CLASSIFY,
@@ -28,7 +31,7 @@ from clipsearch.label_set_files import (
     table_name,
 )
 from clipsearch.label_set_tables import table_bytes
-from clipsearch.label_sets import known_name, label_set_names, labels_folder
+from clipsearch.label_sets import known_name, label_set_names, labels_folder, read_label_set
 from clipsearch.manifest import FileRef, utc_now
 from clipsearch.prompts import resolve_templates
 from clipsearch.records import Classification
@@ -65,9 +68,24 @@ def labels_lock(index: Path) -> Iterator[Path]:
 def save_label_set(index: Path, new: LabelSet, rows: LabelRows) -> LabelSet:
     """Save a label set under its name, over what had that name; whole or not at all.
 
-    Raises LabelError for a name or labels that cannot be saved, or a name that differs from
-    another set's in case alone, IndexLockedError, OSError.
+    Raises LabelError for a name or labels that cannot be saved, and as ``refuse_name``,
+    IndexLockedError, OSError.
     """
+    saved, data = _ready(new, rows)
+    with labels_lock(index) as folder:
+        _write(index, folder, saved, data)
+    return saved
+
+
+def write_label_set(index: Path, folder: Path, new: LabelSet, rows: LabelRows) -> LabelSet:
+    """``save_label_set`` for the holder of the lock. folder : where the sets are."""
+    saved, data = _ready(new, rows)
+    _write(index, folder, saved, data)
+    return saved
+
+
+def _ready(new: LabelSet, rows: LabelRows) -> tuple[LabelSet, pa.Buffer]:
+    """A set as it is to be saved, and the bytes of its table."""
     name = check_name(new.name)
     data = table_bytes(new, rows)
     table = table_name(name, secrets.token_hex(6))
@@ -79,12 +97,15 @@ def save_label_set(index: Path, new: LabelSet, rows: LabelRows) -> LabelSet:
         software=f"clipsearch {__version__}",
         table=FileRef(table, len(rows.ids), data.size, digest),
     )
-    with labels_lock(index) as folder:
-        refuse_case_clash(index, name)
-        _remove_strays(folder)
-        replace_file(folder / table, data)
-        _name_files(folder, saved, (table,))
-    return saved
+    return saved, data
+
+
+def _write(index: Path, folder: Path, saved: LabelSet, data: pa.Buffer) -> None:
+    assert saved.table is not None
+    refuse_name(index, saved)
+    _remove_strays(folder)
+    replace_file(folder / saved.table.name, data)
+    _name_files(folder, saved, (saved.table.name,))
 
 
 def commit_label_set(index: Path, saved: LabelSet, parts: Mapping[Path, str]) -> None:
@@ -93,11 +114,10 @@ def commit_label_set(index: Path, saved: LabelSet, parts: Mapping[Path, str]) ->
 
     parts : files beside the sets, forced to the disk already, and their names.
 
-    Raises LabelError for a name that differs from another set's in case alone,
-    IndexLockedError, OSError.
+    Raises LabelError as ``refuse_name``, IndexLockedError, OSError.
     """
     with labels_lock(index) as folder:
-        refuse_case_clash(index, saved.name)
+        refuse_name(index, saved)
         _remove_strays(folder)
         named: list[str] = []
         try:
@@ -111,14 +131,36 @@ def commit_label_set(index: Path, saved: LabelSet, parts: Mapping[Path, str]) ->
         _name_files(folder, saved, named)
 
 
-def refuse_case_clash(index: Path, name: str) -> None:
-    """LabelError where another set's name differs from ``name`` in case alone."""
+def refuse_name(index: Path, new: LabelSet) -> None:
+    """LabelError where another set's name differs from that of ``new`` in case alone, or where
+    the set of this name follows a discovery and ``new`` does not: it would be lost when the
+    clusters change, or they in it."""
+    name = new.name
     for other in label_set_names(index):
         if other != name and same_name(other) == same_name(name):
             raise LabelError(
                 f"there is a label set {other}, and {name} differs from it in case alone: "
                 f"save it as {other}, or under another name"
             )
+    leader = followed(index, name)
+    if leader is not None and new.discovery != leader:
+        raise LabelError(
+            f"the label set {name} follows the clusters of the discovery {leader}: save under "
+            f"another name, or let it go first with 'clipsearch labels {name} --forget'"
+        )
+
+
+def followed(index: Path, name: str) -> str | None:
+    """The discovery that the label set ``name`` follows; None where it follows none, or is not
+    there."""
+    try:
+        leader = read_label_set(index, name).discovery
+        if leader is None:
+            return None
+        data = (clusters_folder(index) / discovery_json_name(leader)).read_bytes()
+        return leader if name in parse_discovery(leader, data).label_sets else None
+    except (ClipsearchError, OSError):  # damaged, or gone: then nothing leads it
+        return None
 
 
 def _remove_strays(folder: Path) -> None:

@@ -15,6 +15,8 @@ from clipsearch.errors import LabelError
 from clipsearch.label_set_files import SECOND_SCORE, LabelRows, LabelSet, damaged
 from clipsearch.shards import as_numpy, int_array
 
+WORTH_THREADS = 1 << 20  # bytes of a Parquet file
+
 
 def table_bytes(label_set: LabelSet, rows: LabelRows) -> pa.Buffer:
     """``rows`` as a Parquet file: id, label, score, and probability or cosine."""
@@ -75,7 +77,8 @@ def table_rows(label_set: LabelSet, data: bytes) -> LabelRows:
     if ref is None or hashlib.sha256(data).hexdigest() != ref.sha256:
         raise damaged(label_set.name, "its table is not the one that was saved")
     try:
-        table = pq.ParquetFile(pa.BufferReader(data)).read()
+        # A process that ends while Arrow still starts a thread for a few rows is aborted.
+        table = pq.ParquetFile(pa.BufferReader(data)).read(use_threads=len(data) > WORTH_THREADS)
         labels, codes = table.column("label"), {word: i for i, word in enumerate(label_set.labels)}
         parts = [np.empty(0, np.int32)]
         for chunk in labels.chunks:

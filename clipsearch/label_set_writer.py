@@ -22,7 +22,7 @@ from clipsearch.best_rows import BestRows
 from clipsearch.encoder import Float32
 from clipsearch.label_scores import ScoresWriter
 from clipsearch.label_set_files import LabelRows, LabelSet, check_name, scores_name, table_name
-from clipsearch.label_set_saving import PART_PREFIX, commit_label_set, refuse_case_clash
+from clipsearch.label_set_saving import PART_PREFIX, commit_label_set, refuse_name
 from clipsearch.label_set_tables import arrow_table, table_writer
 from clipsearch.label_sets import labels_folder
 from clipsearch.manifest import FileRef, utc_now
@@ -59,7 +59,7 @@ class LabelSetWriter:
         self._waiting_rows = 0
         self._rows = 0
         folder = labels_folder(index)
-        refuse_case_clash(index, self._new.name)
+        refuse_name(index, self._new)
         make_folder(folder)
         part = f"{PART_PREFIX}{os.getpid()}-{self._token}"
         self._parts = (folder / f"{part}.parquet", folder / f"{part}.scores")

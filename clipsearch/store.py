@@ -22,6 +22,8 @@ from clipsearch.errors import IndexFormatError
 TEMPORARY_PREFIX = ".tmp-"
 LABELS = "labels"
 """The folder of saved label sets, which have a lock of their own."""
+CLUSTERS = "clusters"
+"""The folder of saved discoveries, under the lock of the label sets."""
 EXPORTS = "exports"
 """The folder of the records of exports, each of them one process's own."""
 SEARCHES = "searches"
@@ -184,9 +186,10 @@ class LocalStore:
 
     def remove_temporary_files(self) -> None:
         """Clear what a killed writer left half-written. Only for the holder of the writer's
-        lock; a label set, or the record of an export, may be half-written by somebody else at
-        this moment."""
+        lock; a label set, a discovery, or the record of an export, may be half-written by
+        somebody else at this moment."""
+        others = [self.root / name for name in (LABELS, CLUSTERS, EXPORTS)]
         for stray in self.root.rglob(f"{TEMPORARY_PREFIX}*"):
-            if stray.parent not in (self.root / LABELS, self.root / EXPORTS):
+            if stray.parent not in others:
                 with contextlib.suppress(OSError):
                     stray.unlink()

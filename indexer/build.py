@@ -18,6 +18,7 @@ from clipsearch.manifest import Manifest, new_manifest, read_for_writing, read_m
 from clipsearch.model_names import choose_model, resolve_model_name
 from clipsearch.store import LocalStore
 from indexer.background_texts import remember_background
+from indexer.bring_up import bring_up_discoveries
 from indexer.commit import Committer, remove_leftovers
 from indexer.config import IndexConfig
 from indexer.estimate import estimate
@@ -124,6 +125,7 @@ def build_index(
             run.choose_encoder(encoder, allow_download)
             report = run.carry_out(runner)
         run.tell(Finished(report))
+        bring_up_discoveries(place)
         if report.new and run.loaded is not None:
             remember_background(run.loaded, run.tell)
         return report

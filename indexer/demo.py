@@ -82,7 +82,8 @@ def demo() -> int:
         "  clipsearch model get balanced\n"
         "  clipsearch index ~/Pictures --index photos.index\n"
         '  clipsearch search "a dog on a beach" --index photos.index\n'
-        '  clipsearch classify --labels "family,landscape,document" --index photos.index'
+        '  clipsearch classify --labels "family,landscape,document" --index photos.index\n'
+        "  clipsearch discover --index photos.index          # what is in here?"
     )
     return FOUND
 

@@ -37,6 +37,7 @@ REQUIREMENTS = (
     "pyarrow>=18",
     "regex>=2023.0",
     "safetensors>=0.4",
+    "scikit-learn>=1.5",
     "threadpoolctl>=3.5",
     "torch>=2.15",
     "tqdm>=4.66",
@@ -48,6 +49,7 @@ _EXTRAS = {
     "transformers>=4.50": "only the multilingual model needs it",
     "sentencepiece>=0.2": "only the multilingual model needs it",
     "textual-image>=0.8": "only --preview needs it (pip install 'clipsearch[preview]')",
+    "openTSNE>=1.0.2": "only --plot needs it (pip install 'clipsearch[map]')",
     "rawpy>=0.25": f"only RAW photos of cameras need it ({RAW_CURE})",
 }
 _PYTHON = (3, 11)

@@ -58,6 +58,7 @@ def check_index(named: str | None) -> list[Check]:
         found += guarded("index model", functools.partial(_model, manifest))
         found += guarded("folders", functools.partial(_roots, manifest))
         found += guarded("index files", functools.partial(_files, place, manifest))
+        found += guarded("clusters", functools.partial(_discoveries, place, manifest))
     return found
 
 
@@ -108,6 +109,29 @@ def _roots(manifest: Manifest) -> Iterator[Check]:
                 f"{root.path} is not there now; its images can be found, and not opened",
                 "plug in its disk",
             )
+
+
+def _discoveries(place: Path, manifest: Manifest) -> Iterator[Check]:
+    """The saved discoveries: can they be read, and are they of the model that answers now."""
+    from clipsearch.cluster_files import discovery_names
+    from clipsearch.cluster_reading import read_saved_discovery
+
+    names = discovery_names(place)
+    space = manifest.spaces.get(manifest.default_space or "")
+    for name in names:
+        try:
+            saved = read_saved_discovery(place, name)
+        except ClipsearchError as error:
+            message, _, cure = str(error).rpartition(": ")
+            yield Check(WARNING, "clusters", message or cure, cure)
+            continue
+        tables = saved.tables
+        counts = f"{tables.clusters.rows:,} clusters, {tables.assignments.rows:,} images"
+        if space is None or saved.facts.space == space.fingerprint:
+            yield Check(OK, "clusters", f"{name}: {counts}")
+        else:
+            message = f"{name}: {counts}, made with another model than the index has now"
+            yield Check(WARNING, "clusters", message, "clipsearch discover makes new ones")
 
 
 def _files(place: Path, manifest: Manifest) -> Iterator[Check]:

@@ -21,6 +21,7 @@ from clipsearch.manifest import new_manifest, read_for_writing
 from clipsearch.model_names import resolve_model_name
 from clipsearch.store import LocalStore
 from indexer.background_texts import remember_background
+from indexer.bring_up import bring_up_discoveries
 from indexer.commit import Committer, remove_leftovers
 from indexer.config import IndexConfig
 from indexer.import_check import drawn_rows, mean_cosine, refuse_if_foreign, there
@@ -70,7 +71,9 @@ def import_vectors(
             run.survey(absolute_path(root))
             if check:
                 run.check(device)
-            return run.carry_out()
+            report = run.carry_out()
+        bring_up_discoveries(place)
+        return report
     finally:
         if is_ours:
             with contextlib.suppress(OSError):  # only when it is empty, the lock gone too

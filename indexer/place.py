@@ -11,7 +11,7 @@ from pathlib import Path
 
 from clipsearch.errors import IndexFormatError, OptionError
 from clipsearch.manifest import COPY_NAME, MANIFEST_NAME
-from clipsearch.store import EXPORTS, LABELS, SEARCHES, TEMPORARY_PREFIX
+from clipsearch.store import CLUSTERS, EXPORTS, LABELS, SEARCHES, TEMPORARY_PREFIX
 from clipsearch.store import make_folder as make_durable_folder
 from indexer.lock import HOLDER_NAME, LOCK_NAME
 
@@ -19,7 +19,8 @@ _OWN_FOLDERS = ("images", "embeddings", "paths", "skipped", "deleted", "cache")
 DAMAGED = "damaged"
 """Where a repair keeps what it takes out of the index; nothing here ever clears it."""
 _OWN_NAMES = frozenset(
-    {LOCK_NAME, HOLDER_NAME, COPY_NAME, DAMAGED, EXPORTS, LABELS, SEARCHES, *_OWN_FOLDERS}
+    {LOCK_NAME, HOLDER_NAME, COPY_NAME, DAMAGED, CLUSTERS, EXPORTS, LABELS, SEARCHES}
+    | set(_OWN_FOLDERS)
 )
 
 

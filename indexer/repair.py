@@ -14,6 +14,8 @@ from pathlib import Path, PurePosixPath
 import pyarrow as pa
 
 from clipsearch import __version__
+from clipsearch.cluster_files import discovery_files
+from clipsearch.cluster_saving import remove_discovery
 from clipsearch.errors import IndexFormatError, IndexReadError, OptionError
 from clipsearch.label_set_saving import delete_label_set
 from clipsearch.label_sets import label_set_files
@@ -28,7 +30,8 @@ from clipsearch.manifest import (
     write_manifest,
 )
 from clipsearch.shards import as_numpy
-from clipsearch.store import LABELS, LocalStore, make_folder, sync_folder
+from clipsearch.store import CLUSTERS, LABELS, LocalStore, make_folder, sync_folder
+from indexer.check_clusters import DISCOVERY
 from indexer.check_exports import EXPORT_RECORD
 from indexer.check_labels import LABEL_SET
 from indexer.check_searches import SAVED_SEARCH
@@ -41,7 +44,7 @@ from indexer.repair_cache import repair_cache
 from indexer.repair_tables import Work, mend_deleted, mend_paths, mend_skipped
 from indexer.verify import verify_index
 
-_OF_THEIR_OWN = (LABEL_SET, SAVED_SEARCH, EXPORT_RECORD)
+_OF_THEIR_OWN = (LABEL_SET, DISCOVERY, SAVED_SEARCH, EXPORT_RECORD)
 """Kinds of findings about files that no other file of the index depends on."""
 
 _BEYOND_REPAIR = ("space",)
@@ -103,6 +106,7 @@ def repair_index(
         if any(finding.kind not in _OF_THEIR_OWN for finding in before.of(ERROR)):
             mender.mend_truth()
         mender.set_label_sets_aside()
+        mender.set_discoveries_aside()
         mender.set_files_aside(SAVED_SEARCH, "save the search again")
         mender.set_files_aside(EXPORT_RECORD, "what it wrote stays")
         repair_cache(
@@ -193,6 +197,18 @@ class _Mender:
                 delete_label_set(self.place, name)
                 self.work.actions.append(
                     f"{finding.file}: taken out, kept in {self._kept_in}; save the set again"
+                )
+
+    def set_discoveries_aside(self) -> None:
+        """Take the discoveries with an error out of the way; the label sets stay."""
+        for finding in self._errors:
+            if finding.kind == DISCOVERY:
+                name = PurePosixPath(finding.file).name.removesuffix(".json")
+                for file in discovery_files(self.place, name):
+                    self._keep(f"{CLUSTERS}/{file}")
+                remove_discovery(self.place, name)
+                self.work.actions.append(
+                    f"{finding.file}: taken out, kept in {self._kept_in}; discover anew"
                 )
 
     def set_files_aside(self, kind: str, what_now: str) -> None:

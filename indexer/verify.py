@@ -10,6 +10,7 @@ from clipsearch.errors import IndexFormatError, IndexNotFoundError, OptionError
 from clipsearch.manifest import Manifest, read_manifest
 from clipsearch.store import LocalStore
 from indexer.check_cache import cache_checks, check_all_thumbnails
+from indexer.check_clusters import check_discoveries
 from indexer.check_exports import check_export_records
 from indexer.check_labels import check_label_sets
 from indexer.check_places import check_places
@@ -114,6 +115,7 @@ def verify_manifest(
     if tables.paths is not None:
         check_places(tally, store, manifest)
     check_label_sets(tally)
+    check_discoveries(tally, manifest.uuid)
     check_saved_searches(tally)
     check_export_records(tally)
     compare_sample(tally, store, manifest, shards, tables, sample, seed, device, model, hear)

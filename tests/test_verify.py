@@ -566,6 +566,25 @@ def test_newer_format_is_no_damage(place: Path) -> None:
             run(place)
 
 
+def test_a_map_is_looked_at(place: Path) -> None:
+    from clipsearch.map_coordinates import map_coordinates
+    from clipsearch.map_files import map_file, save_map
+
+    state = open_index(place).state()
+    save_map(place, state.manifest.uuid, map_coordinates(state))
+    assert not [one for one in verify_index(place, sample=0).findings if "map" in one.file]
+    data = bytearray(map_file(place).read_bytes())
+    data[len(data) // 2] ^= 1
+    map_file(place).write_bytes(data)
+    (finding,) = [one for one in verify_index(place, sample=0).findings if "map" in one.file]
+    assert (finding.severity, finding.kind, finding.file) == (
+        "note",
+        "discovery",
+        "clusters/map.parquet",
+    )
+    assert finding.cure == "delete it, and the next map is laid out anew"
+
+
 def test_manifest_that_is_gone(place: Path, photos: Path) -> None:
     (place / "manifest.json").unlink()
     (finding,) = bad(verify_index(place, sample=0))
