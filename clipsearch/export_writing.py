@@ -164,7 +164,7 @@ def sha256_of(path: Path) -> str:
 def refuse_inside_index(path: Path) -> None:
     """Raise OptionError when ``path`` is or lies in an index."""
     if index_around(path) is not None:
-        raise OptionError(f"{path} lies inside an index: choose another place for --out")
+        raise OptionError(f"{path} lies inside an index: choose another place")
 
 
 def folders_to_make(folder: Path) -> list[Path]:
