@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from clipsearch.clusters import Cluster, Discovery
     from clipsearch.encoder import Encoder, ImageGeometry, Space, load_encoder
     from clipsearch.errors import ClipsearchError
     from clipsearch.image_index import ImageIndex, open_index
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 _HOME = {
     "Classification": "clipsearch.records",
     "ClipsearchError": "clipsearch.errors",
+    "Cluster": "clipsearch.clusters",
+    "Discovery": "clipsearch.clusters",
     "Encoder": "clipsearch.encoder",
     "Hit": "clipsearch.records",
     "Hits": "clipsearch.records",
@@ -40,6 +43,8 @@ _HOME = {
 __all__ = [
     "Classification",
     "ClipsearchError",
+    "Cluster",
+    "Discovery",
     "Encoder",
     "Hit",
     "Hits",

@@ -37,10 +37,14 @@ from clipsearch.thumbnails import read_thumbnail
 
 if TYPE_CHECKING:
     from clipsearch.classify import Labelling
+    from clipsearch.cluster_recipe import OnStage
+    from clipsearch.clusters import Discovery
     from clipsearch.duplicate_groups import Duplicates
     from clipsearch.filters import Filter
+    from clipsearch.nouns import Vocabulary
     from clipsearch.same_picture import DuplicateSettings
     from clipsearch.tagging import Tagging
+    from clipsearch.wordnet import WordNet
 
 T = TypeVar("T")
 ImagePath = str | os.PathLike[str]
@@ -312,6 +316,53 @@ class ImageIndex:
         state = self.state()
         texts = self._encoders.texts(state.space)
         return tag(state, texts, labels, templates=templates, context=context, most=most)
+
+    def discover(
+        self,
+        n_clusters: int | None = None,
+        *,
+        method: str = "recipe",
+        least_size: int | None = None,
+        vocabulary: Vocabulary | str | None = "imagenet",
+        wordnet: WordNet | None = None,
+        shared_names: bool = False,
+        seed: int = 0,
+        where: str | Filter | None = None,
+        on_stage: OnStage = lambda stage, done, total: None,
+    ) -> Discovery:
+        """Groups of images that look alike, with suggested names, from stored vectors alone.
+
+        n_clusters : at most so many; None for as many as the images fall into.
+        method : "recipe" (images and words), "kmeans", "agglomerative" or "hdbscan".
+        least_size : images of smaller clusters, and later ones like them, are in none; None
+        for 2, or 1 where n_clusters is given.
+        vocabulary : what to take names from, or what ``nouns.read_vocabulary`` takes; None for
+        clusters that are numbered. wordnet, shared_names, seed, on_stage : see
+        ``clipsearch.discover``.
+        where : look only at the images that fulfil this expression of ``clipsearch.filters``.
+
+        ``clipsearch.cluster_saving`` keeps what was found, ``clipsearch.saved_clusters`` opens
+        and changes it. Raises OptionError, LabelError, and as ``matching`` does.
+        """
+        from clipsearch.discover import DiscoverSettings, discover
+        from clipsearch.nouns import read_vocabulary
+
+        if isinstance(vocabulary, str):
+            vocabulary = read_vocabulary(vocabulary)
+        settings = DiscoverSettings(
+            method, n_clusters, least_size, vocabulary, wordnet, shared_names, seed
+        )
+        wanted = None if where is None else as_filter(where)
+        return self._of_newest(
+            lambda state: discover(
+                state,
+                self._encoders.texts(state.space),
+                settings,
+                allowed=self._matching(state, wanted),
+                where=None if wanted is None else str(wanted),
+                on_stage=on_stage,
+            )
+        )
 
     def duplicates(
         self,

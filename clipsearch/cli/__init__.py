@@ -33,6 +33,11 @@ _COMMANDS = {
     "saved": ("clipsearch.cli.saved:saved", "List what is new for a saved search."),
     "classify": ("clipsearch.cli.classify:classify", "Give every image one label of a set."),
     "tag": ("clipsearch.cli.tag:tag", "Give every image any number of labels."),
+    "discover": (
+        "clipsearch.cli.discover:discover",
+        "Find out what is there: groups of images, with names.",
+    ),
+    "clusters": ("clipsearch.cli.clusters:clusters", "Show what discover found, and change it."),
     "labels": ("clipsearch.cli.labels:labels", "List the saved label sets."),
     "vocabulary": (
         "clipsearch.cli.vocabulary:vocabulary",

@@ -55,19 +55,25 @@ def label_column(names: Sequence[str]) -> pa.StringArray:
     return string_array(names)
 
 
-def classification_schema(top: int) -> pa.Schema:
+def classification_schema(top: int, voted: bool = False) -> pa.Schema:
     """The columns of ``classification_batch``. path : the system's bytes."""
     rank = ["rank"] if top > 1 else []
-    names = ["id", "path", *rank, "label", "score", "probability", "margin", "runner_up"]
+    cosine = ["cosine"] if voted else []
+    names = ["id", "path", *rank, "label", "score", *cosine, "probability", "margin", "runner_up"]
     return _schema(names)
 
 
 def classification_batch(
-    block: Scored, names: pa.StringArray, places: PathTable, top: int
+    block: Scored,
+    names: pa.StringArray,
+    places: PathTable,
+    top: int,
+    cosines: Float32 | None = None,
 ) -> pa.RecordBatch:
     """A row per image, or with ``top`` above 1 per image and rank, in the order of the block.
 
     names : see ``label_column``. A margin or a runner-up that is not there is null.
+    cosines : (n, top) float32, where scores are something else: see ``VotedBlock``.
     """
     images = np.repeat(np.arange(len(block.ids)), top)
     paths = places.path_column(block.ids)
@@ -81,7 +87,9 @@ def classification_batch(
         "margin": _numbers(block.margins[images], ~np.isnan(block.margins[images])),
         "runner_up": _labels(block.runners_up[images], names),
     }
-    schema = classification_schema(top)
+    if cosines is not None:
+        columns["cosine"] = _numbers(cosines.ravel())
+    schema = classification_schema(top, cosines is not None)
     return pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
 
 
