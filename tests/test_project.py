@@ -44,7 +44,9 @@ def test_wheel_holds_the_three_packages_and_the_model(tmp_path: Path) -> None:
     assert top == {"clipsearch", "indexer", "ui"}
     assert "clipsearch/models/mini/open_clip_model.safetensors" in names
     assert "clipsearch/models/mini/open_clip_config.json" in names
-    assert {f"clipsearch/templates/contact_sheet.{kind}" for kind in ("html", "css")} <= set(names)
+    pages = ("contact_sheet", "cluster_report", "map_page")
+    templates = {f"{page}.{kind}" for page in pages for kind in ("html", "css")} | {"map_page.js"}
+    assert {f"clipsearch/templates/{name}" for name in templates} <= set(names)
     assert wheel.stat().st_size < 25e6
 
 

@@ -27,7 +27,7 @@ def test_the_first_two_commands_are_one_line_each() -> None:
     demo, tests = _blocks("sh")
     assert len(demo.strip().splitlines()) == len(tests.strip().splitlines()) == 1
     assert demo.strip().endswith("clipsearch demo")
-    assert tests.strip().endswith("pytest")
+    assert tests.strip().endswith("pytest -n auto")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the README's pipes are of a POSIX shell")
