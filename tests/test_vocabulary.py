@@ -154,7 +154,7 @@ def test_many_processes_keep_one_vocabulary(cache: TextVectorCache) -> None:
 
 def test_command(cli: Cli, mini_index: Path, tmp_path: Path) -> None:
     words = tmp_path / "words.txt"
-    words.write_text("# trees\nquaking aspen\n\nbald cypress\nquaking aspen\nmañana ☃\n")
+    words.write_text("# trees\nquaking aspen\n\nbald cypress grove\nquaking aspen\nmañana ☃\n")
     first = cli("vocabulary", words, "--index", mini_index)
     assert first.returncode == 0, first.stderr
     assert first.stdout.decode().startswith("3 words, 3 prompts: 0 known, 3 encoded in ")
@@ -167,10 +167,10 @@ def test_command(cli: Cli, mini_index: Path, tmp_path: Path) -> None:
     assert json.loads(seven.stdout)["prompts"] == 21
     # What is kept is what a question asks for, and what torch would give.
     texts = open_index(mini_index).text_vectors()
-    rows = texts.encode(["a photo of a bald cypress", "a photo of a mañana ☃"])
+    rows = texts.encode(["a photo of a bald cypress grove", "a photo of a mañana ☃"])
     assert texts.last == TextCounts(2, 0)
     encoder: Encoder = load_encoder("mini", device="cpu")
-    expected = encoder.encode_texts(["a photo of a bald cypress", "a photo of a mañana ☃"])
+    expected = encoder.encode_texts(["a photo of a bald cypress grove", "a photo of a mañana ☃"])
     assert np.einsum("ij,ij->i", rows, expected).min() > 0.999999
 
 
