@@ -20,7 +20,7 @@ from typing import Any
 
 from clipsearch.clusters import DiscoveryFacts
 from clipsearch.errors import ClusterError, IndexFormatError
-from clipsearch.label_set_files import is_name, same_name
+from clipsearch.label_set_files import is_name, names_in, same_name
 from clipsearch.manifest import FileRef
 from clipsearch.store import CLUSTERS
 
@@ -109,16 +109,7 @@ def check_discovery_name(name: str) -> str:
 
 def discovery_names(index: Path) -> list[str]:
     """The names of the saved discoveries, damaged ones too, in order."""
-    try:
-        found = os.listdir(clusters_folder(index))
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    names = [
-        unicodedata.normalize("NFC", file.removesuffix(".json"))
-        for file in found
-        if file.endswith(".json")
-    ]
-    return sorted(name for name in names if is_name(name))
+    return names_in(clusters_folder(index))
 
 
 def json_name(name: str) -> str:

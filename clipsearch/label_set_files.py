@@ -12,9 +12,11 @@ import dataclasses
 import hashlib
 import json
 import math
+import os
 import re
 import unicodedata
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from clipsearch.encoder import Float32
@@ -115,6 +117,20 @@ def is_name(name: str) -> bool:
         and name[-1] != "."
         and _DEVICES.fullmatch(name) is None
     )
+
+
+def names_in(folder: Path) -> list[str]:
+    """The names that have a JSON in a folder of label sets or of discoveries, in order."""
+    try:
+        found = os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    names = [
+        unicodedata.normalize("NFC", file.removesuffix(".json"))
+        for file in found
+        if file.endswith(".json")
+    ]
+    return sorted(name for name in names if is_name(name))
 
 
 def same_name(name: str) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import os
-import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,8 +23,8 @@ from clipsearch.label_set_files import (
     LabelSet,
     cure,
     is_file_of,
-    is_name,
     json_name,
+    names_in,
     parse_set,
     same_name,
 )
@@ -44,16 +43,7 @@ def labels_folder(index: Path) -> Path:
 
 def label_set_names(index: Path) -> list[str]:
     """The names of the saved label sets, in order."""
-    try:
-        found = os.listdir(labels_folder(index))
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    names = [
-        unicodedata.normalize("NFC", file.removesuffix(".json"))
-        for file in found
-        if file.endswith(".json")
-    ]
-    return sorted(name for name in names if is_name(name))
+    return names_in(labels_folder(index))
 
 
 def label_set_files(index: Path, name: str) -> list[str]:
