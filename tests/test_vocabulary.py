@@ -152,7 +152,12 @@ def test_many_processes_keep_one_vocabulary(cache: TextVectorCache) -> None:
     np.testing.assert_array_equal(np.stack([got[p] for p in prompts]), vectors_of(prompts))
 
 
-def test_command(cli: Cli, mini_index: Path, tmp_path: Path) -> None:
+def test_command(
+    cli: Cli, mini_index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A cache of its own: other tests of the session encode whole vocabularies.
+    for name in ("XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.setenv(name, str(tmp_path / "cache"))
     words = tmp_path / "words.txt"
     words.write_text("# trees\nquaking aspen\n\nbald cypress grove\nquaking aspen\nmañana ☃\n")
     first = cli("vocabulary", words, "--index", mini_index)
