@@ -22,6 +22,7 @@ class LabelTally:
     def __init__(self, names: Sequence[str]) -> None:
         self.names = tuple(names)
         self.images = 0
+        self.unlabelled = 0
         self._histograms = np.zeros((len(self.names), BINS), np.int64)
         self._best = np.full(len(self.names), -1.0, np.float32)
         self._best_ids = np.full(len(self.names), -1, np.int64)
@@ -29,8 +30,13 @@ class LabelTally:
         self._rows_waiting = 0
 
     def add(self, ids: Int64, labels: Int32, probabilities: Float32) -> None:
-        """Take in n images, each with its best label and that label's probability: (n,) each."""
+        """Take in n images, each with its best label, -1 for none, and that label's probability:
+        (n,) each."""
         self.images += len(ids)
+        has_label = labels >= 0
+        if not has_label.all():
+            self.unlabelled += int(np.count_nonzero(~has_label))
+            ids, labels, probabilities = ids[has_label], labels[has_label], probabilities[has_label]
         # A label set of thousands costs much a call and little a row.
         self._waiting.append((ids, labels, probabilities))
         self._rows_waiting += len(ids)

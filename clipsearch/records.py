@@ -74,8 +74,8 @@ class Hits(Sequence[Hit]):
 
 @dataclass(frozen=True)
 class LabelSummary:
-    """How often a label won: ``share`` is ``count`` over all images; ``example_id`` is the
-    image it won with the highest probability, None when it never won.
+    """How often a label won: ``share`` is ``count`` over all images, unlabelled ones too;
+    ``example_id`` is the image it won with the highest probability, None when it never won.
 
     histogram : of the images it won, how many with a probability of 0 to 0.1, 0.1 to 0.2, and
     so on: ten numbers.
@@ -95,11 +95,15 @@ class Classification:
 
     label_names : the C labels, in the order asked.
     ids : (n,) int64, rising.
-    labels : (n, top) int32, positions in ``label_names``, best first.
+    labels : (n, top) int32, positions in ``label_names``, best first; -1 in all columns of an
+        image that has none of the labels. Its other columns are what they would be if it had to
+        have one.
     scores : (n, top) float32, cosine of image and class vector.
     probabilities : (n, top) float32, softmax over all C labels at the model's logit scale.
     margins : (n,) float32, best score less the runner-up's; nan with a single label.
     runners_up : (n,) int32, position of the second label; -1 with a single label.
+    in_set : (n,) float32, 0 to 1, how far an image belongs to the labels at all; None where
+        every image was to have one. threshold : below which it has none.
     seconds : time the scoring took. texts_encoded, texts_cached : prompts that took the
         encoder, and prompts that were remembered.
     """
@@ -114,16 +118,24 @@ class Classification:
     seconds: float = 0.0
     texts_encoded: int = 0
     texts_cached: int = 0
+    in_set: Float32 | None = None
+    threshold: float | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def label_of(self, image_id: int) -> str:
-        """The label of one image; KeyError when the image was not classified."""
+    @property
+    def unlabelled(self) -> int:
+        """How many images have none of the labels."""
+        return int(np.count_nonzero(self.labels[:, 0] < 0))
+
+    def label_of(self, image_id: int) -> str | None:
+        """The label of one image, None when it has none; KeyError when it was not classified."""
         row = int(np.searchsorted(self.ids, image_id))
         if row == len(self.ids) or self.ids[row] != image_id:
             raise KeyError(image_id)
-        return self.label_names[int(self.labels[row, 0])]
+        label = int(self.labels[row, 0])
+        return self.label_names[label] if label >= 0 else None
 
     def summary(self) -> list[LabelSummary]:
         """Count, share, best example and histogram of every label, most frequent first."""
@@ -135,8 +147,22 @@ class Classification:
 
 
 @dataclass(frozen=True)
+class SpaceStatus:
+    """What one space of an index holds. vectors : of images that count; lacking : images that
+    count and have no vector in it."""
+
+    model: str
+    space: str
+    dim: int
+    is_default: bool
+    vectors: int
+    lacking: int
+
+
+@dataclass(frozen=True)
 class IndexStatus:
-    """What an index holds: counts, sizes in bytes, model and freshness."""
+    """What an index holds: counts, sizes in bytes, model and freshness. spaces : what it holds
+    of every model, the one it answers with first."""
 
     path: str
     uuid: str
@@ -157,3 +183,4 @@ class IndexStatus:
     cache_bytes: int
     search_kind: str
     search_measured: MeasuredSearch | None = None
+    spaces: tuple[SpaceStatus, ...] = ()

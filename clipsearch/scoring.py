@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import cast
+from typing import Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -39,8 +39,13 @@ _WORTH_THREADS = 1 << 27
 class ScoredBlock:
     """The best labels of some images; the columns of ``records.Classification``.
 
+    labels : -1 in all of an image's columns where it has none of the labels.
     log_sums : (n,) float32, log of the sum over all labels of exp(logit_scale * (score - best)):
         the best label's probability is exp(-log_sum).
+    in_set : (n,) float32, how far an image belongs to the labels at all (``abstaining``); None
+        where nobody asked.
+    covered : (n, m) int32, every image's label set (``conformal``), best first and then -1; None
+        where nobody asked.
     """
 
     ids: Int64
@@ -50,6 +55,24 @@ class ScoredBlock:
     margins: Float32
     runners_up: Int32
     log_sums: Float32
+    in_set: Float32 | None = None
+    covered: Int32 | None = None
+
+
+class Scorer(Protocol):
+    """What labels blocks of images. Safe for threads.
+
+    block_rows : how many images at most ``score`` takes at once. products : multiplications
+    that an image takes, about.
+    """
+
+    @property
+    def block_rows(self) -> int: ...
+    @property
+    def products(self) -> int: ...
+    def score(self, ids: Int64, rows: Rows) -> ScoredBlock:
+        """The labels of images of (n,) ``ids``, whose unit vectors are (n, dim) ``rows``."""
+        ...
 
 
 def rounding_bound(dim: int) -> float:
@@ -77,6 +100,11 @@ class LabelScorer:
         self._slack = np.float32(2 * rounding_bound(classes.shape[1]))
         self.block_rows = max(16, min(_MOST_ROWS, _SCORES_PER_BLOCK // len(classes)))
         self._buffers = threading.local()
+
+    @property
+    def products(self) -> int:
+        """How many multiplications an image takes."""
+        return self.classes.size
 
     def score(self, ids: Int64, rows: Rows) -> ScoredBlock:
         """The labels of at most ``block_rows`` images, whose unit vectors are (n, dim) ``rows``."""
@@ -207,7 +235,7 @@ def _best_of_few(scores: Float32, count: int) -> tuple[Int32, Float32]:
 
 
 def score_blocks(
-    blocks: Iterable[Block], scorer: LabelScorer, images: int | None = None
+    blocks: Iterable[Block], scorer: Scorer, images: int | None = None
 ) -> Iterator[ScoredBlock]:
     """Yield the labels of every image, in the order in which they come, from several threads.
 
@@ -220,7 +248,7 @@ def score_blocks(
         for start in range(0, len(ids), scorer.block_rows)
     )
     workers = worker_count()
-    if workers == 1 or (images is not None and images * scorer.classes.size < _WORTH_THREADS):
+    if workers == 1 or (images is not None and images * scorer.products < _WORTH_THREADS):
         yield from (scorer.score(ids, rows) for ids, rows in parts)
         return
     with single_threaded_blas():

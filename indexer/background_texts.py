@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
 from clipsearch.background import prepare_background
 from clipsearch.background_words import background_prompts
 from clipsearch.encoder import Encoder, Float32, Space
+from clipsearch.manifest import read_manifest
+from clipsearch.store import LocalStore
 from clipsearch.text_tower_export import fastest_for_texts
 from clipsearch.text_tower_files import tower_file
 from clipsearch.text_vectors import (
@@ -39,6 +42,23 @@ def remember_background(encoder: Encoder, tell: Callable[[Event], None]) -> None
             fastest()
         cache = TextVectorCache(default_cache_path(encoder.space.fingerprint))
         prepare_background(TextVectors(encoder.space, fastest, cache))
+
+
+def remember_fits(index: Path) -> None:
+    """Keep how well the background words fit every new image, so that the first label set need
+    not work it out; see ``clipsearch.background_sums``. Whoever labels images makes up for what
+    is missing."""
+    from clipsearch.background_sums import WORTH_KEEPING, remember_sums
+    from clipsearch.generation import open_generation
+
+    with contextlib.suppress(Exception):
+        manifest = read_manifest(LocalStore(index), str(index))
+        if sum(shard.rows for shard in manifest.images) < WORTH_KEEPING:
+            return
+        state = open_generation(index)
+        words = remembered_texts(state.space)
+        if words is not None:
+            remember_sums(state, words)
 
 
 def remembered_texts(space: Space) -> Float32 | None:
