@@ -29,6 +29,7 @@ VOCABULARIES = (IMAGENET, WORDNET)
 _PICTURED = "imagenet21k_miil_w21_synsets.txt"  # the cleaned winter release, 500 pictures or more
 _ONE_THOUSAND = "imagenet_synsets.txt"
 _LEMMAS = "imagenet_synset_to_lemma.txt"
+_MEANINGS = "imagenet_synset_to_definition.txt"
 _MAY_BE_SHOWN = ("animal", "artifact", "body", "food", "object", "phenomenon", "plant", "substance")
 _RUDE = re.compile(r"\b(slur|offensive|disparag|derogat|obscene|vulgar|contempt|insult)")
 _OF_A_FAMILY = re.compile(
@@ -108,6 +109,25 @@ def imagenet_vocabulary() -> Vocabulary:
                 known.add(word.casefold())
                 meanings[word] = int(synset[1:])
     return _with_familiarity(IMAGENET, meanings, everyday)
+
+
+def pictured_synsets() -> list[tuple[int, tuple[str, ...], str]]:
+    """The nouns of ImageNet-21k that are pictured often: offset in WordNet 3.0, lemmas, what
+    they mean.
+
+    Raises MissingExtraError where timm is not installed or has no such lists.
+    """
+    lemmas = dict(line.split("\t", 1) for line in _timm_lines(_LEMMAS) if "\t" in line)
+    meanings = dict(line.split("\t", 1) for line in _timm_lines(_MEANINGS) if "\t" in line)
+    return [
+        (
+            int(synset[1:]),
+            tuple(lemma.strip() for lemma in lemmas[synset].split(",")),
+            meanings.get(synset, ""),
+        )
+        for synset in _timm_lines(_PICTURED)
+        if synset in lemmas
+    ]
 
 
 def wordnet_vocabulary(wordnet: WordNet) -> Vocabulary:

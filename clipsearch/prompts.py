@@ -8,7 +8,9 @@ the vectors come from whatever encodes texts, as a rule ``text_vectors.TextVecto
 from __future__ import annotations
 
 import string
+from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -27,10 +29,35 @@ TEMPLATE_SETS: dict[str, tuple[str, ...]] = {
 _PROMPTS_PER_BLOCK = 8192
 
 
+SYNONYMS_WEIGHT, DESCRIPTIONS_WEIGHT = 0.25, 0.1
+"""What a label's other names, and its descriptions, together count for beside its name: so much
+that they help a name that says little, so little that they take next to nothing from a good one;
+see benchmarks/class_names.py."""
+
+
 class EncodesTexts(Protocol):
     """Anything that turns n texts into (n, dim) float32 unit rows."""
 
     def encode(self, texts: Sequence[str]) -> Float32: ...
+
+
+@dataclass(frozen=True)
+class Wording:
+    """How one label is put into words.
+
+    names : each goes into every template. descriptions : prompts as they are.
+    """
+
+    names: tuple[str, ...]
+    descriptions: tuple[str, ...] = ()
+
+
+class WordedLabels(Sequence[str]):
+    """Labels of which something else is asked than their names."""
+
+    @abstractmethod
+    def wordings(self) -> Sequence[Wording]:
+        """How each label is put into words."""
 
 
 def parse_labels(text: str) -> tuple[str, ...]:
@@ -63,11 +90,16 @@ def check_labels(labels: Sequence[str]) -> tuple[str, ...]:
     for position, label in enumerate(stripped, start=1):
         if not label:
             raise LabelError(f"label {position} of {len(stripped)} is empty: remove it or name it")
-        key = " ".join(label.casefold().split())
+        key = same_label(label)
         if key in seen:
             raise LabelError(f"label {label!r} is there twice (also as {seen[key]!r}): keep one")
         seen[key] = label
     return stripped
+
+
+def same_label(label: str) -> str:
+    """What is equal for labels that differ in case or spaces alone: a set has one of them."""
+    return " ".join(label.casefold().split())
 
 
 def resolve_templates(templates: str | Sequence[str]) -> tuple[str, ...]:
@@ -105,10 +137,15 @@ def class_prompts(
     context : appended to each label as "label, context", such as "a type of pet".
     Raises LabelError as ``check_labels`` and ``resolve_templates`` do.
     """
-    checked = check_labels(labels)
+    return _prompts(check_labels(labels), templates, context)
+
+
+def _prompts(
+    names: Sequence[str], templates: str | Sequence[str], context: str | None
+) -> list[list[str]]:
     parsed = [_parse_template(template) for template in resolve_templates(templates)]
     suffix = f", {context.strip()}" if context is not None and context.strip() else ""
-    return [[(label + suffix).join(parts) for parts in parsed] for label in checked]
+    return [[(name + suffix).join(parts) for parts in parsed] for name in names]
 
 
 def filled(words: Sequence[str], templates: str | Sequence[str] = "simple") -> list[str]:
@@ -125,10 +162,39 @@ def class_vectors(
 ) -> Float32:
     """One vector a label: (C, dim) float32 unit rows, in the order of ``labels``.
 
-    Equal to ``open_clip.build_zero_shot_classifier``, transposed. Raises LabelError as
-    ``class_prompts`` does, and what the encoder raises.
+    Equal to ``open_clip.build_zero_shot_classifier``, transposed. ``WordedLabels`` are asked for
+    in their own words: to the vector of the first name the mean vectors of the other names and
+    of the descriptions are added, with the weights above. Raises LabelError as ``class_prompts``
+    does, and what the encoder raises.
     """
-    prompts = class_prompts(labels, templates, context)
+    if not isinstance(labels, WordedLabels):
+        return _name_vectors(check_labels(labels), text_vectors, templates, context)
+    wordings = labels.wordings()
+    names = list(dict.fromkeys(name for wording in wordings for name in wording.names))
+    texts = list(dict.fromkeys(text for wording in wordings for text in wording.descriptions))
+    of_names = _name_vectors(names, text_vectors, templates, context)
+    of_texts = _unit(text_vectors.encode(texts)) if texts else of_names[:0]
+    name_places = {name: place for place, name in enumerate(names)}
+    text_places = {text: place for place, text in enumerate(texts)}
+    classes = of_names[[name_places[wording.names[0]] for wording in wordings]]
+    for row, wording in zip(classes, wordings, strict=True):
+        others = of_names[[name_places[name] for name in wording.names[1:]]]
+        described = of_texts[[text_places[text] for text in wording.descriptions]]
+        for more, weight in ((others, SYNONYMS_WEIGHT), (described, DESCRIPTIONS_WEIGHT)):
+            if len(more):
+                row += np.float32(weight) * _unit(more.mean(axis=0))
+        if len(others) or len(described):
+            row[:] = _unit(row)
+    return classes
+
+
+def _name_vectors(
+    names: Sequence[str],
+    text_vectors: EncodesTexts,
+    templates: str | Sequence[str],
+    context: str | None,
+) -> Float32:
+    prompts = _prompts(names, templates, context)
     per_class = len(prompts[0])
     step = max(1, _PROMPTS_PER_BLOCK // per_class)
     blocks = []

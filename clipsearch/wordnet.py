@@ -137,7 +137,7 @@ class WordNet:
         return best
 
     def _senses(self, lemma: str) -> tuple[int, ...]:
-        wanted = lemma.encode()
+        wanted = lemma.encode("utf-8", "replace")  # a label may hold bytes that are no text
         low, high = 0, len(self._index) if lemma else 0
         while low < high:
             middle = (low + high) // 2
