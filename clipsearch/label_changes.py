@@ -10,7 +10,7 @@ import numpy as np
 
 from clipsearch.best_rows import NO_LABEL
 from clipsearch.errors import LabelError
-from clipsearch.prompts import check_labels
+from clipsearch.prompts import check_labels, same_label
 from clipsearch.records import Int32
 
 _FEW_COLUMNS = 8  # with few labels either way takes moments
@@ -79,11 +79,6 @@ def _rising(pairs: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
         found.append(pairs[number])
         number = before[number]
     return found[::-1]
-
-
-def same_label(label: str) -> str:
-    """What is equal for labels that differ in case or spaces alone: a set has one of them."""
-    return " ".join(label.casefold().split())
 
 
 def edited_labels(

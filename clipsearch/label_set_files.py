@@ -21,6 +21,7 @@ from typing import Any
 
 from clipsearch.encoder import Float32
 from clipsearch.errors import IndexFormatError, LabelError
+from clipsearch.label_definitions import check_definitions
 from clipsearch.label_scores import ScoresRef
 from clipsearch.manifest import FileRef
 from clipsearch.records import Int32
@@ -28,7 +29,9 @@ from clipsearch.shards import Int64
 from clipsearch.tag_statistics import CorpusStatistics
 
 FORMAT = "clipsearch label set"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Of sets that an earlier clipsearch would score otherwise: with definitions, or taught."""
+_PLAIN_VERSION = 1
 CLASSIFY, TAG, DISCOVER = "classify", "tag", "discover"
 SECOND_SCORE = {CLASSIFY: "probability", TAG: "cosine", DISCOVER: "margin"}
 """What stands beside the score in the table of a set of each kind."""
@@ -54,6 +57,10 @@ class LabelSet:
     scores : the file of remembered scores, None but for "classify".
     discovery : the discovery whose clusters the labels of "discover" are, and discovery_state
         what it was then; a set that follows its discovery is brought up to date with it.
+    none : what an image had to reach to get a label; None where that is not known.
+    definitions : what a file says of the labels beside their names (``label_definitions``).
+    teaching : the table of confirmed examples (``label_examples``). temperature : what logits
+        were divided by. version : counts up with every save that changes anything.
     """
 
     name: str
@@ -74,6 +81,22 @@ class LabelSet:
     scores: ScoresRef | None = None
     discovery: str | None = None
     discovery_state: str | None = None
+    none: NoneRule | None = None
+    definitions: dict[str, Any] | None = None
+    teaching: FileRef | None = None
+    temperature: float | None = None
+    version: int = 1
+
+
+@dataclass(frozen=True)
+class NoneRule:
+    """What an image has to reach to get a label (``abstaining``).
+
+    setting : "auto", "off" or the number that was asked for. threshold : what came of it.
+    """
+
+    setting: str
+    threshold: float
 
 
 @dataclass(frozen=True)
@@ -153,14 +176,35 @@ def scores_name(name: str, token: str) -> str:
     return f"{name}.{token}.scores"
 
 
+def examples_name(name: str, token: str) -> str:
+    """The Parquet file of a set's confirmed examples, beside the table of the same token."""
+    return f"{name}.{token}.examples"
+
+
+def version_name(label_set: LabelSet) -> str:
+    """The file in which a set is kept once another has its name: beside its table."""
+    assert label_set.table is not None
+    return f"{label_set.table.name.removesuffix('.parquet')}.version"
+
+
+def is_version_of(name: str, file: str) -> bool:
+    """Whether ``file`` is what ``version_name`` says of an earlier set ``name``."""
+    return _is_named(name, file, "version")
+
+
+def is_examples_of(name: str, file: str) -> bool:
+    """Whether ``file`` has examples of the set ``name``, now or earlier."""
+    return _is_named(name, file, "examples")
+
+
 def is_table_of(name: str, file: str) -> bool:
     """Whether ``file`` is a table of the set ``name``, now or earlier."""
     return _is_named(name, file, "parquet")
 
 
 def is_file_of(name: str, file: str) -> bool:
-    """Whether ``file`` is a table or the scores of the set ``name``, now or earlier."""
-    return _is_named(name, file, "parquet|scores")
+    """Whether ``file`` belongs to the set ``name``, now or earlier; its JSON is not meant."""
+    return _is_named(name, file, "parquet|scores|examples|version")
 
 
 def _is_named(name: str, file: str, endings: str) -> bool:
@@ -175,9 +219,10 @@ def cure(name: str) -> str:
 
 def set_bytes(label_set: LabelSet) -> bytes:
     """``label_set`` as JSON, with a checksum over itself."""
+    is_plain = label_set.definitions is None and label_set.teaching is None
     document = {
         "format": FORMAT,
-        "format_version": FORMAT_VERSION,
+        "format_version": _PLAIN_VERSION if is_plain else FORMAT_VERSION,
         **dataclasses.asdict(label_set),
     }
     document = json.loads(json.dumps(document, allow_nan=False))
@@ -236,7 +281,19 @@ def _parse(document: dict[str, Any]) -> LabelSet:
         fields["thresholds"] = tuple(float(value) for value in fields["thresholds"])
     if fields["statistics"] is not None:
         fields["statistics"] = CorpusStatistics.from_dict(fields["statistics"])
+    if fields.get("none") is not None:
+        fields["none"] = _none_rule(**fields["none"])
+    if fields.get("teaching") is not None:
+        fields["teaching"] = FileRef(**fields["teaching"])
+        if not is_examples_of(fields["name"], fields["teaching"].name):
+            raise ValueError(f"{fields['teaching'].name!r} are no examples of it")
+    if fields.get("temperature") is not None:
+        fields["temperature"] = float(fields["temperature"])
+    if type(fields.get("version", 1)) is not int or fields.get("version", 1) < 1:
+        raise ValueError("its version is no number from 1 on")
     found = LabelSet(**fields)
+    if found.definitions is not None:
+        check_definitions(found.definitions, found.labels)
     if found.kind == TAG:
         numbers = found.thresholds or ()
         is_whole = found.statistics is not None and len(found.statistics.means) == len(found.labels)
@@ -247,6 +304,12 @@ def _parse(document: dict[str, Any]) -> LabelSet:
         ):
             raise ValueError("it lacks thresholds or statistics")
     return found
+
+
+def _none_rule(setting: str, threshold: float) -> NoneRule:
+    if not isinstance(setting, str) or not 0 <= float(threshold) <= 1:
+        raise ValueError("what an image has to reach is no number from 0 to 1")
+    return NoneRule(setting, float(threshold))
 
 
 def _scores_ref(name: str, document: object) -> ScoresRef | None:

@@ -19,11 +19,14 @@ from clipsearch.cluster_files import clusters_folder, parse_discovery
 from clipsearch.cluster_files import json_name as discovery_json_name
 from clipsearch.errors import ClipsearchError, IndexLockedError, LabelError
 from clipsearch.generation import Generation
+from clipsearch.label_definitions import definitions_dict
 from clipsearch.label_set_files import (
     CLASSIFY,
     LabelRows,
     LabelSet,
+    NoneRule,
     check_name,
+    examples_name,
     is_file_of,
     json_name,
     same_name,
@@ -32,6 +35,7 @@ from clipsearch.label_set_files import (
 )
 from clipsearch.label_set_tables import table_bytes
 from clipsearch.label_sets import known_name, label_set_names, labels_folder, read_label_set
+from clipsearch.label_version_files import current_set, keep_version, remove_other_files, succession
 from clipsearch.manifest import FileRef, utc_now
 from clipsearch.prompts import resolve_templates
 from clipsearch.records import Classification
@@ -65,30 +69,42 @@ def labels_lock(index: Path) -> Iterator[Path]:
         lock.release()
 
 
-def save_label_set(index: Path, new: LabelSet, rows: LabelRows) -> LabelSet:
-    """Save a label set under its name, over what had that name; whole or not at all.
+def save_label_set(
+    index: Path, new: LabelSet, rows: LabelRows, examples: pa.Buffer | None = None
+) -> LabelSet:
+    """Save a label set under its name, over what had that name, which becomes an earlier version;
+    whole or not at all.
+
+    examples : the bytes of the file that ``new.teaching`` vouches for, whatever it is called.
 
     Raises LabelError for a name or labels that cannot be saved, and as ``refuse_name``,
     IndexLockedError, OSError.
     """
-    saved, data = _ready(new, rows)
+    saved, files = _ready(new, rows, examples)
     with labels_lock(index) as folder:
-        _write(index, folder, saved, data)
-    return saved
+        return _write(index, folder, saved, files)
 
 
-def write_label_set(index: Path, folder: Path, new: LabelSet, rows: LabelRows) -> LabelSet:
+def write_label_set(
+    index: Path, folder: Path, new: LabelSet, rows: LabelRows, examples: pa.Buffer | None = None
+) -> LabelSet:
     """``save_label_set`` for the holder of the lock. folder : where the sets are."""
-    saved, data = _ready(new, rows)
-    _write(index, folder, saved, data)
-    return saved
+    return _write(index, folder, *_ready(new, rows, examples))
 
 
-def _ready(new: LabelSet, rows: LabelRows) -> tuple[LabelSet, pa.Buffer]:
-    """A set as it is to be saved, and the bytes of its table."""
+def _ready(
+    new: LabelSet, rows: LabelRows, examples: pa.Buffer | None = None
+) -> tuple[LabelSet, dict[str, pa.Buffer]]:
+    """A set as it is to be saved, and the bytes of its files by their names."""
     name = check_name(new.name)
     data = table_bytes(new, rows)
-    table = table_name(name, secrets.token_hex(6))
+    token = secrets.token_hex(6)
+    table = table_name(name, token)
+    files = {table: data}
+    teaching = new.teaching
+    if teaching is not None and examples is not None:
+        teaching = dataclasses.replace(teaching, name=examples_name(name, token))
+        files[teaching.name] = examples
     digest = hashlib.sha256(data).hexdigest()
     saved = dataclasses.replace(
         new,
@@ -96,21 +112,26 @@ def _ready(new: LabelSet, rows: LabelRows) -> tuple[LabelSet, pa.Buffer]:
         saved_at=utc_now(),
         software=f"clipsearch {__version__}",
         table=FileRef(table, len(rows.ids), data.size, digest),
+        teaching=teaching,
     )
-    return saved, data
+    return saved, files
 
 
-def _write(index: Path, folder: Path, saved: LabelSet, data: pa.Buffer) -> None:
-    assert saved.table is not None
+def _write(index: Path, folder: Path, saved: LabelSet, files: Mapping[str, pa.Buffer]) -> LabelSet:
     refuse_name(index, saved)
     _remove_strays(folder)
-    replace_file(folder / saved.table.name, data)
-    _name_files(folder, saved, (saved.table.name,))
+    try:
+        for name, data in files.items():
+            replace_file(folder / name, data)
+    except BaseException:
+        _remove_files(folder, list(files))
+        raise
+    return _name_files(folder, saved, list(files))
 
 
-def commit_label_set(index: Path, saved: LabelSet, parts: Mapping[Path, str]) -> None:
+def commit_label_set(index: Path, saved: LabelSet, parts: Mapping[Path, str]) -> LabelSet:
     """Give the files of a set their names, and then the set its own, over what had that name;
-    whole or not at all.
+    whole or not at all. The set with the version that it has now.
 
     parts : files beside the sets, forced to the disk already, and their names.
 
@@ -128,7 +149,7 @@ def commit_label_set(index: Path, saved: LabelSet, parts: Mapping[Path, str]) ->
         except BaseException:
             _remove_files(folder, named)
             raise
-        _name_files(folder, saved, named)
+        return _name_files(folder, saved, named)
 
 
 def refuse_name(index: Path, new: LabelSet) -> None:
@@ -172,15 +193,24 @@ def _remove_strays(folder: Path) -> None:
                 stray.unlink()
 
 
-def _name_files(folder: Path, saved: LabelSet, files: Sequence[str]) -> None:
-    """Write the JSON that names ``files``, which are in place, and remove those before them."""
+def _name_files(folder: Path, saved: LabelSet, files: Sequence[str]) -> LabelSet:
+    """Write the JSON that names ``files``, which are in place, keep what it is written over as
+    an earlier version, and remove what no version needs any more."""
+    history = succession(folder, saved)
+    written = list(files)
     try:
-        replace_file(folder / json_name(saved.name), set_bytes(saved))
+        if history.leaving is not None:
+            written.append(keep_version(folder, history.leaving))
+        replace_file(folder / json_name(saved.name), set_bytes(history.saved))
     except BaseException:
-        _remove_files(folder, files)
+        # Stopped or failed after the JSON had its name, the set is saved, and needs its files.
+        now = current_set(folder, saved.name)
+        if now is None or now.table is None or now.table.name not in written:
+            _remove_files(folder, written)
         raise
-    earlier = (file for file in os.listdir(folder) if is_file_of(saved.name, file))
-    _remove_files(folder, [file for file in earlier if file not in files])
+    kept = [*history.kept, *([history.leaving] if history.leaving is not None else [])]
+    remove_other_files(folder, saved.name, kept, set(files))
+    return history.saved
 
 
 def delete_label_set(index: Path, name: str) -> None:
@@ -207,7 +237,10 @@ def save_classification(
         result.ids, result.labels[:, 0], result.scores[:, 0], result.probabilities[:, 0]
     )
     new = new_label_set(state, name, CLASSIFY, result.label_names, templates, context)
-    return save_label_set(index, new, rows)
+    rule = NoneRule("off", 0.0)
+    if result.threshold is not None:
+        rule = NoneRule("auto", result.threshold)
+    return save_label_set(index, dataclasses.replace(new, none=rule), rows)
 
 
 def new_label_set(
@@ -231,6 +264,7 @@ def new_label_set(
         next_id=state.manifest.next_id,
         saved_at="",
         software="",
+        definitions=definitions_dict(labels),
     )
 
 

@@ -26,6 +26,7 @@ from clipsearch.label_set_saving import PART_PREFIX, commit_label_set, refuse_na
 from clipsearch.label_set_tables import arrow_table, table_writer
 from clipsearch.label_sets import labels_folder
 from clipsearch.manifest import FileRef, utc_now
+from clipsearch.records import Int32
 from clipsearch.store import make_folder
 
 _ROWS_TOGETHER = 262_144  # a row group of the table
@@ -37,7 +38,8 @@ class LabelSetWriter:
     Use it as a context: what was not committed at its end is removed.
 
     new : the set, not saved yet. rows : how many images will come. classes : (C, dim) class
-    vectors. logit_scale : of the probabilities. shards : sha256 of those that are scored.
+    vectors, None for a set that remembers no scores. logit_scale : of the probabilities.
+    shards : sha256 of those that are scored.
 
     Raises LabelError for a name or labels that cannot be saved, OSError.
     """
@@ -47,7 +49,7 @@ class LabelSetWriter:
         index: Path,
         new: LabelSet,
         rows: int,
-        classes: Float32,
+        classes: Float32 | None,
         logit_scale: float,
         shards: tuple[str, ...],
     ) -> None:
@@ -62,12 +64,16 @@ class LabelSetWriter:
         refuse_name(index, self._new)
         make_folder(folder)
         part = f"{PART_PREFIX}{os.getpid()}-{self._token}"
-        self._parts = (folder / f"{part}.parquet", folder / f"{part}.scores")
+        self._parts = [folder / f"{part}.parquet"]
+        if classes is not None:
+            self._parts.append(folder / f"{part}.scores")
+        self._scores: ScoresWriter | None = None
         with contextlib.ExitStack() as undo:
             undo.callback(self._remove_parts)
             self._file = undo.enter_context(open(self._parts[0], "xb"))
             self._table = table_writer(self._new, self._file)
-            self._scores = ScoresWriter(self._parts[1], rows, classes, logit_scale)
+            if classes is not None:
+                self._scores = ScoresWriter(self._parts[1], rows, classes, logit_scale)
             undo.pop_all()
 
     def __enter__(self) -> LabelSetWriter:
@@ -81,11 +87,13 @@ class LabelSetWriter:
     ) -> None:
         self.discard()
 
-    def add(self, best: BestRows) -> None:
-        """The next images, with all that is to be remembered of them."""
-        self._scores.add(best)
+    def add(self, best: BestRows, labels: Int32) -> None:
+        """The next images, with all that is to be remembered of them. labels : (n,) what each
+        is called, -1 for none of the labels."""
+        if self._scores is not None:
+            self._scores.add(best)
         probabilities = (1.0 / best.sums).astype(np.float32)
-        self._waiting.append(LabelRows(best.ids, best.labels[0], best.scores[0], probabilities))
+        self._waiting.append(LabelRows(best.ids, labels, best.scores[0], probabilities))
         self._waiting_rows += len(best.ids)
         self._rows += len(best.ids)
         if self._waiting_rows >= _ROWS_TOGETHER:
@@ -106,16 +114,18 @@ class LabelSetWriter:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         name = self._new.name
         table, scores = table_name(name, self._token), scores_name(name, self._token)
+        remembered = None
+        if self._scores is not None:
+            remembered = self._scores.finish(scores, drift, self._shards)
         saved = dataclasses.replace(
             self._new,
             saved_at=utc_now(),
             software=f"clipsearch {__version__}",
             table=FileRef(table, self._rows, self._parts[0].stat().st_size, digest),
-            scores=self._scores.finish(scores, drift, self._shards),
+            scores=remembered,
         )
-        moves = dict(zip(self._parts, (table, scores), strict=True))
-        commit_label_set(self._index, saved, moves)
-        return saved
+        moves = dict(zip(self._parts, (table, scores), strict=False))
+        return commit_label_set(self._index, saved, moves)
 
     def discard(self) -> None:
         """Remove what was not committed."""
@@ -123,7 +133,8 @@ class LabelSetWriter:
             self._table.close()
         with contextlib.suppress(OSError):
             self._file.close()
-        self._scores.close()
+        if self._scores is not None:
+            self._scores.close()
         self._remove_parts()
 
     def _write_table(self) -> None:

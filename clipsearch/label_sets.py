@@ -17,6 +17,7 @@ import numpy as np
 
 from clipsearch.encoder import Space
 from clipsearch.errors import IndexFormatError, IndexReadError, LabelError
+from clipsearch.label_definitions import LabelDefinitions, labels_of_set
 from clipsearch.label_scores import RememberedScores, open_scores
 from clipsearch.label_set_files import (
     LabelRows,
@@ -30,9 +31,12 @@ from clipsearch.label_set_files import (
 )
 from clipsearch.label_set_tables import table_rows
 from clipsearch.manifest import read_manifest
+from clipsearch.prompts import same_label
 from clipsearch.shards import Int64
 from clipsearch.store import LABELS, LocalStore
 
+NONE = "none"
+"""Of a set, what has none of its labels."""
 _SHOWN = 12
 
 
@@ -106,8 +110,9 @@ def read_remembered(index: Path, name: str) -> tuple[LabelSet, RememberedScores 
 def ids_with_label(index: Path, name: str, live: Int64 | None = None) -> Int64:
     """The (n,) int64 rising ids of the images with a label, from the saved sets.
 
-    name : "dog" for any set, "pets:dog" for the set pets. live : ids that count, rising; None
-    for all that were ever scored.
+    name : "dog" for any set, "pets:dog" for the set pets, "pets:none" for what has none of its
+    labels, unless "none" is one of them. An image with a label has those above it, too.
+    live : ids that count, rising; None for all that were ever scored.
 
     Raises LabelError when no set has that label, and as ``read_label_rows``.
     """
@@ -122,12 +127,14 @@ def ids_with_label(index: Path, name: str, live: Int64 | None = None) -> Int64:
     for set_name in names:
         label_set = read_label_set(index, set_name)
         known += label_set.labels
-        code = _position(label_set.labels, asked)
-        if code is None:
+        is_none = asked is not name and same_label(asked) == NONE
+        if _position(label_set.labels, asked) is None and not is_none:
             continue
         label_set, rows = read_label_rows(index, set_name)
         code = _position(label_set.labels, asked)  # it may just have been saved anew
-        found.append(rows.ids[rows.labels == (-2 if code is None else code)])
+        if code is None:
+            code = -1 if is_none else -2
+        found.append(rows.ids[np.isin(rows.labels, _at_or_below(label_set, code))])
     if not found:
         there = _some(list(dict.fromkeys(known)))
         raise LabelError(
@@ -136,6 +143,14 @@ def ids_with_label(index: Path, name: str, live: Int64 | None = None) -> Int64:
         )
     ids = np.unique(np.concatenate(found))
     return ids if live is None else np.intersect1d(ids, live, assume_unique=True)
+
+
+def _at_or_below(label_set: LabelSet, code: int) -> list[int]:
+    """The codes of a label and of those below it; of none and of nothing themselves."""
+    labels = labels_of_set(label_set)
+    if code < 0 or not isinstance(labels, LabelDefinitions):
+        return [code]
+    return [place for place, line in enumerate(labels.lines) if code in line]
 
 
 def labels_of(index: Path, set_name: str, ids: Sequence[int] | Int64) -> list[tuple[str, ...]]:
@@ -205,9 +220,9 @@ def _unreadable(file: str, error: OSError) -> IndexReadError:
 
 
 def _position(labels: Sequence[str], label: str) -> int | None:
-    wanted = " ".join(label.casefold().split())
+    wanted = same_label(label)
     for position, here in enumerate(labels):
-        if " ".join(here.casefold().split()) == wanted:
+        if same_label(here) == wanted:
             return position
     return None
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import hashlib
 import io
 import json
 import multiprocessing
 import os
 import shutil
+import subprocess
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +27,8 @@ from clipsearch.errors import (
     LabelError,
 )
 from clipsearch.generation import open_generation
-from clipsearch.label_set_files import LabelRows, check_name, is_table_of
+from clipsearch.label_history import label_set_versions
+from clipsearch.label_set_files import LabelRows, check_name, is_table_of, parse_set, set_bytes
 from clipsearch.label_set_saving import (
     delete_label_set,
     labels_lock,
@@ -41,6 +44,7 @@ from clipsearch.label_sets import (
     read_label_rows,
     read_label_set,
 )
+from clipsearch.label_version_files import MOST_VERSIONS
 from clipsearch.store import LocalStore, replace_file
 from indexer import build_index
 from indexer.compact import compact
@@ -54,7 +58,7 @@ _LABELS = ("lion", "tower", "a drawing")
 def save(index: Path, name: str = "things", labels: tuple[str, ...] = _LABELS) -> LabelRows:
     """Save a classification; the rows that should be there."""
     opened = open_index(index)
-    result = opened.classify(labels)
+    result = opened.classify(labels, none="off")
     state = open_generation(index)
     save_classification(index, state, name, result, "simple", None)
     return LabelRows(
@@ -194,7 +198,8 @@ def test_saving_again_replaces_and_leaves_nothing_behind(mini_index: Path) -> No
     (mini_index / "labels" / "notes.txt").write_text("mine")
     save_rows(mini_index, "pets", ("dog",), [0])
     endings = sorted(Path(file).suffix for file in files(mini_index))
-    assert endings == [".json", ".lock", ".parquet", ".txt"]
+    # One set, and the one before it: its table, and the JSON that it had.
+    assert endings == [".json", ".lock", ".parquet", ".parquet", ".txt", ".version"]
     assert not stray.exists()
     assert ids_with_label(mini_index, "dog").tolist() == [0]
     delete_label_set(mini_index, "PETS")
@@ -259,7 +264,7 @@ _DAMAGE: dict[str, tuple[Callable[[Path, Path], object], str]] = {
     "another JSON": (lambda document, table: document.write_text('{"a": 1}'), "no label set"),
     "deep JSON": (lambda document, table: document.write_text("[" * 100_000), "damaged"),
     "a list": (lambda document, table: document.write_text("[]"), "no label set"),
-    "newer format": (_edit(lambda d: d.update(format_version=2)), "upgrade"),
+    "newer format": (_edit(lambda d: d.update(format_version=3)), "upgrade"),
     "no labels": (_edit(lambda d: d.update(labels=[])), "damaged"),
     "labels that are numbers": (_edit(lambda d: d.update(labels=[1, 2, 3])), "damaged"),
     "fewer labels": (_edit(lambda d: d.update(labels=["lion"])), "damaged"),
@@ -293,7 +298,9 @@ def test_damage_is_told_and_cured_by_saving_again(kind: str, mini_index: Path) -
     assert [finding.file for finding in found.of("error")] == ["labels/things.json"]
     save(mini_index)
     assert np.array_equal(read_label_rows(mini_index, "things")[1].labels, wanted.labels)
-    assert len(list((mini_index / "labels").glob("*.parquet"))) == 1
+    # A table that is as it was saved is kept, as that of an earlier version.
+    kept = 1 if kind == "fewer labels" else 0
+    assert len(list((mini_index / "labels").glob("*.parquet"))) == 1 + kept
     assert verify_index(mini_index, sample=0).is_sound
 
 
@@ -372,7 +379,16 @@ def test_processes_that_save_at_once(mini_index: Path) -> None:
     assert seen <= {"one", "three"}
     assert label_set_names(mini_index) == ["own", "shared"]
     assert len(ids_with_label(mini_index, "of mine")) == 7
-    assert len(files(mini_index)) == 5  # the lock, and two files a set
+    # Of each set its JSON and its table, and two files for each of its earlier versions; that
+    # which was saved with the same labels again and again has none.
+    assert [Path(file).suffix for file in files(mini_index) if file.startswith("own")] == [
+        ".parquet",
+        ".json",
+    ]
+    versions = label_set_versions(mini_index, "shared")
+    assert 1 < len(versions) <= 1 + MOST_VERSIONS
+    assert len(files(mini_index)) == 1 + 2 + 2 * len(versions)
+    assert [a.number + 1 for a in versions[:-1]] == [b.number for b in versions[1:]]
     assert verify_index(mini_index, sample=0).is_sound
 
 
@@ -389,7 +405,7 @@ def test_a_lock_that_is_never_let_go(mini_index: Path, monkeypatch: pytest.Monke
 def test_classify_saves_and_takes_up_again(mini_index: Path, cli: Cli) -> None:
     at = ("--index", mini_index)
     own = ("--templates", "a photo of a {}", "--context", "a thing")
-    first = cli("classify", "--labels", "lion,tower,drawing", *own, *at, "--csv",
+    first = cli("classify", "--labels", "lion,tower,drawing", "--none", "off", *own, *at, "--csv",
                 "--save-as", "things")  # fmt: skip
     assert first.returncode == 0, first.stderr
     assert b"Saved as things: 9 images" in first.stderr
@@ -430,7 +446,9 @@ def test_the_command_lists_and_forgets(cli: Cli, mini_index: Path) -> None:
     at = ("--index", mini_index)
     assert cli("labels", *at).returncode == 1
     for name in ("animals", "other"):
-        made = cli("classify", "--labels", "lion,tower,a logo", "--save-as", name, *at)
+        made = cli(
+            "classify", "--labels", "lion,tower,a logo", "--none", "off", "--save-as", name, *at
+        )
         assert made.returncode == 0, made.stderr
     (row, _) = [json.loads(line) for line in cli("labels", "--json", *at).stdout.splitlines()]
     images = len(open_index(mini_index))
@@ -440,7 +458,7 @@ def test_the_command_lists_and_forgets(cli: Cli, mini_index: Path) -> None:
     counts = [
         json.loads(line) for line in cli("labels", "Animals", "--json", *at).stdout.splitlines()
     ]
-    result = open_index(mini_index).classify(["lion", "tower", "a logo"])
+    result = open_index(mini_index).classify(["lion", "tower", "a logo"], none="off")
     assert {one["label"]: one["images"] for one in counts} == {
         line.label: line.count for line in result.summary()
     }
@@ -454,3 +472,21 @@ def test_the_command_lists_and_forgets(cli: Cli, mini_index: Path) -> None:
     assert cli("labels", "other", "--forget", *at).returncode == 2
     assert cli("labels", "--forget", *at).returncode == 2
     assert len(cli("labels", *at).stdout.splitlines()) == 1
+
+
+def test_a_set_of_before_thresholds_labels_every_image_still(
+    mini_index: Path, cli_here: Cli
+) -> None:
+    at = ("--index", mini_index)
+    cli_here("classify", "--labels", "lion", "--none", "1", *at, "--save-as", "lions")
+    assert all(not row["label"] for row in _rows(cli_here("classify", "--labels", "@lions", *at)))
+    file = mini_index / "labels" / "lions.json"
+    old = dataclasses.replace(parse_set("lions", file.read_bytes()), none=None)
+    file.write_bytes(set_bytes(old))
+    assert all(row["label"] for row in _rows(cli_here("classify", "--labels", "@lions", *at)))
+
+
+def _rows(done: subprocess.CompletedProcess[bytes]) -> list[dict[str, str]]:
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.decode().splitlines()
+    return [dict(zip(("path", "label"), line.split("\t"), strict=False)) for line in lines]
