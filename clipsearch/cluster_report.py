@@ -57,7 +57,7 @@ def write_cluster_report(
     notes = [*(outliers or ())[:MOST_NOTES], *(duplicates or ())[:MOST_NOTES]]
     outside = discovery.assignment.members(-1)
     outside_shown = outside[:_MOST_OUTSIDE].tolist()
-    pictures = _Pictures(
+    pictures = ReportPictures(
         state,
         itertools.chain(
             examples_in_turn(discovery.clusters, typical, doubtful),
@@ -142,7 +142,7 @@ def _not_in(ids: Sequence[int], others: Sequence[int]) -> list[int]:
     return [image for image in ids if image not in set(others)]
 
 
-def _noted(notes: Sequence[ReportNote], pictures: _Pictures) -> list[dict[str, Any]]:
+def _noted(notes: Sequence[ReportNote], pictures: ReportPictures) -> list[dict[str, Any]]:
     return [
         {"reason": shown(note.reason), "photos": pictures.of(note.ids[:_MOST_OF_NOTE])}
         for note in notes[:MOST_NOTES]
@@ -157,8 +157,8 @@ def _counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
-class _Pictures:
-    """Images as the template wants them; of those named, the thumbnails."""
+class ReportPictures:
+    """Images as templates want them; of those named, the thumbnails, as far as they fit in."""
 
     def __init__(self, state: Generation, ids: Iterable[int]) -> None:
         self._state = state
@@ -168,6 +168,7 @@ class _Pictures:
         )
 
     def of(self, ids: Sequence[int]) -> list[dict[str, Any]]:
+        """What a template needs to know of each image; those that are deleted are left out."""
         return list(self._of(ids))
 
     def _of(self, ids: Sequence[int]) -> Iterator[dict[str, Any]]:
