@@ -176,7 +176,7 @@ def _sample(state: Generation) -> tuple[Int64, Float32]:
 
 def _identity(state: Generation) -> str:
     """What a sample is a sample of: index, space, and which images count."""
-    shards = state.manifest.embeddings.get(state.manifest.default_space or "", ())
+    shards = state.manifest.embeddings.get(state.space.id, ())
     deleted = state.manifest.deleted
     parts = [
         state.manifest.uuid,

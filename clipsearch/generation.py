@@ -19,6 +19,7 @@ from clipsearch.path_table import PathTable
 from clipsearch.place_cache import PlaceCache
 from clipsearch.recent import Recent
 from clipsearch.shards import DELETED_SCHEMA, IMAGE_SCHEMA, as_numpy, read_tables
+from clipsearch.spaces import space_named
 from clipsearch.store import LocalStore
 from clipsearch.vector_search import VectorSearch
 from clipsearch.vectors import VectorCache, Vectors
@@ -78,13 +79,16 @@ class Generation:
         )
 
 
-def open_generation(index: Path) -> Generation:
-    """Open the newest generation, however often a writer makes another meanwhile."""
+def open_generation(index: Path, space: str | None = None) -> Generation:
+    """Open the newest generation, however often a writer makes another meanwhile.
+
+    space : the space to answer in, see ``space_named``; None for the default one.
+    """
     store = LocalStore(index)
     while True:
         manifest = read_manifest(store, str(index))
         try:
-            return _open_manifest(index, store, manifest)
+            return _open_manifest(index, store, manifest, space)
         except IndexFormatError:
             # A writer clears away the tables that its new manifest no longer names.
             if is_of(read_manifest(store, str(index)), manifest):
@@ -104,23 +108,18 @@ def is_of(fresh: Manifest, manifest: Manifest) -> bool:
     return (fresh.uuid, fresh.generation) == (manifest.uuid, manifest.generation)
 
 
-def _open_manifest(index: Path, store: LocalStore, manifest: Manifest) -> Generation:
-    if manifest.default_space is None:
-        raise IndexFormatError(
-            f"the index at {index} holds no images yet: add some with "
-            f"'clipsearch index FOLDER --index {index}'"
-        )
-    if manifest.default_space not in manifest.spaces:
-        raise IndexFormatError(f"the index at {index} names a space that it does not hold")
-    space = manifest.spaces[manifest.default_space]
+def _open_manifest(
+    index: Path, store: LocalStore, manifest: Manifest, named: str | None
+) -> Generation:
+    space = space_named(manifest, named, str(index))
     deleted_refs = [manifest.deleted] if manifest.deleted else []
     deleted = np.sort(as_numpy(read_tables(store, deleted_refs, DELETED_SCHEMA).column("id")))
     cache = cache_folder(index)
-    vector_cache = VectorCache(cache, manifest, manifest.default_space)
+    vector_cache = VectorCache(cache, manifest, space.id)
     if not vector_cache.covers_all():
         if not os.access(index, os.W_OK):
             cache = user_cache_folder(manifest.uuid)
-            vector_cache = VectorCache(cache, manifest, manifest.default_space)
+            vector_cache = VectorCache(cache, manifest, space.id)
         # The tail that a writer has just committed is read from its shards; a cache that is
         # gone, foreign or elsewhere is made anew.
         if not vector_cache.usable():
@@ -128,5 +127,5 @@ def _open_manifest(index: Path, store: LocalStore, manifest: Manifest) -> Genera
             with contextlib.suppress(OSError):
                 vector_cache.build(store)
     vectors = vector_cache.open(store, deleted)
-    search = VectorSearch(vectors, cache, manifest, manifest.default_space)
+    search = VectorSearch(vectors, cache, manifest, space.id)
     return Generation(manifest, space, cache, vectors, search, store)

@@ -9,6 +9,7 @@ from pathlib import Path
 from clipsearch.generation import Generation, cache_folder
 from clipsearch.manifest import FORMAT_VERSION
 from clipsearch.records import IndexStatus
+from clipsearch.spaces import space_statuses
 
 
 def index_status(index: Path, state: Generation) -> IndexStatus:
@@ -42,6 +43,7 @@ def index_status(index: Path, state: Generation) -> IndexStatus:
         cache_bytes=sum(_bytes_below(cache) for cache in caches),
         search_kind=state.search.kind,
         search_measured=state.search.measured,
+        spaces=space_statuses(state.store, manifest, state.vectors.deleted),
     )
 
 

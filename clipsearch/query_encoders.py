@@ -49,11 +49,14 @@ class QueryEncoders:
 
     def texts(self, space: Space) -> TextVectors:
         """What turns texts into vectors of ``space``, remembered ones first."""
-        place = self._text_cache or default_cache_path(space.fingerprint)
+        place, owner = default_cache_path(space.fingerprint), None
+        if self._text_cache is not None:  # which may be asked for another space of the index next
+            place, owner = self._text_cache, space.fingerprint
         with self._lock:
-            if self._texts is None or self._texts.path != place:
-                self._texts = TextVectorCache(place)
-            texts = TextVectors(space, lambda: self._text_encoder(space), self._texts)
+            known = self._texts
+            if known is None or (known.path, known.fingerprint) != (place, owner):
+                known = self._texts = TextVectorCache(place, owner)
+            texts = TextVectors(space, lambda: self._text_encoder(space), known)
             texts.on_progress = self.on_progress
             return texts
 

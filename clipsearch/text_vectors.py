@@ -13,6 +13,7 @@ import os
 import sqlite3
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,10 +62,13 @@ class TextVectorCache:
     """Exact prompt -> float32 vector, in one SQLite file. Safe for threads and processes.
 
     A file that cannot be opened or written is done without; a damaged or foreign one is replaced.
+    fingerprint : of the space whose texts these are; a file of another one is foreign. None where
+    the file's name says which.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, fingerprint: str | None = None) -> None:
         self.path = Path(path)
+        self.fingerprint = fingerprint
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         self._owner = 0
@@ -154,6 +158,8 @@ class TextVectorCache:
         )
         try:
             _prepare(connection)
+            if self.fingerprint is not None:
+                _claim(connection, self.fingerprint)
         except BaseException:
             connection.close()
             raise
@@ -336,6 +342,17 @@ def _prepare(connection: sqlite3.Connection) -> None:
             "CREATE TABLE IF NOT EXISTS vectors (prompt TEXT PRIMARY KEY, vector BLOB NOT NULL)"
         )
         connection.execute(f"PRAGMA user_version={_SCHEMA_VERSION}")
+
+
+def _claim(connection: sqlite3.Connection, fingerprint: str) -> None:
+    """Note whose texts these are, or raise DatabaseError for a file that is another space's."""
+    mine = zlib.crc32(fingerprint.encode()) >> 1  # the field has 32 bits and a sign
+    owner = connection.execute("PRAGMA application_id").fetchone()[0]
+    if owner not in (0, mine):
+        raise sqlite3.DatabaseError("the texts are those of another space")
+    if owner == 0:
+        with contextlib.suppress(sqlite3.OperationalError):  # which may be read and not written
+            connection.execute(f"PRAGMA application_id={mine}")
 
 
 @contextlib.contextmanager

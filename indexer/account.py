@@ -19,7 +19,7 @@ from clipsearch.cli.output import (
     write_bytes,
 )
 from clipsearch.file_kinds import RAW_CURE, RAW_EXTENSIONS
-from indexer.report import BuildReport, Difference, Forecast
+from indexer.report import BuildReport, Difference, Forecast, SpaceFilled
 
 _SHOWN = 5
 
@@ -72,10 +72,26 @@ def tell_report(report: BuildReport, place: Path) -> None:
         if report.skipped > len(report.skipped_examples):
             more = report.skipped - len(report.skipped_examples)
             say(f"  and {more:,} more: 'clipsearch failures' lists them")
+    for filled in report.spaces:
+        tell_filled(filled)
     for folder, why in report.unreadable[:5]:
         say(f"Could not list {for_display(folder)}: {why}")
     if report.new:
         say(f'Next: clipsearch search "a dog on a beach" --index {quoted(place)}')
+
+
+def tell_filled(filled: SpaceFilled) -> None:
+    """What one of the models of an index was used for, on standard error."""
+    model = for_display(filled.model)
+    if filled.encoded:
+        say(
+            f"Encoded {counted(filled.encoded, 'known image')} with {model} in "
+            f"{human_seconds(filled.seconds)}."
+        )
+    if filled.lacking:
+        why = for_display(filled.why) or "no file that is there now holds them"
+        have = "has" if filled.lacking == 1 else "have"
+        say(f"{counted(filled.lacking, 'image')} {have} no vector of {model} yet ({why}).")
 
 
 def _tell_of_raw(ignored_kinds: Mapping[str, int]) -> None:

@@ -17,11 +17,12 @@ from clipsearch.errors import IndexNotFoundError, OptionError, SpaceMismatchErro
 from clipsearch.manifest import Manifest, new_manifest, read_for_writing, read_manifest
 from clipsearch.model_names import choose_model, resolve_model_name
 from clipsearch.store import LocalStore
-from indexer.background_texts import remember_background
+from indexer.background_texts import remember_background, remember_fits
 from indexer.bring_up import bring_up_discoveries
 from indexer.commit import Committer, remove_leftovers
 from indexer.config import IndexConfig
 from indexer.estimate import estimate
+from indexer.fill_spaces import fill_known_spaces
 from indexer.final_report import final_report
 from indexer.lock import writer_lock
 from indexer.look import Look, differences, forecast, look
@@ -128,6 +129,7 @@ def build_index(
         bring_up_discoveries(place)
         if report.new and run.loaded is not None:
             remember_background(run.loaded, run.tell)
+            remember_fits(place)
         return report
     finally:
         if is_ours:
@@ -197,10 +199,14 @@ class _Run:
     def _load(self, model: str, allow_download: bool) -> None:
         self.loaded = load_encoder(model, device=self.device, allow_download=allow_download)
         if self.loaded.space.fingerprint != self.space.fingerprint:
+            spaces = self.manifest.spaces.values()
+            is_here = any(s.fingerprint == self.loaded.space.fingerprint for s in spaces)
+            move = f"'clipsearch model use {model}' answers with it"
+            add = f"'clipsearch model add {model}' gives it the vectors of both"
             raise SpaceMismatchError(
-                f"the index at {self.place} was made with {self.space.model} ({self.space.id}), "
-                f"and {model} is {self.loaded.space.id}: an index keeps its model; for another "
-                "one make another index with --index"
+                f"the index at {self.place} answers with {self.space.model} ({self.space.id}), "
+                f"and {model} is {self.loaded.space.id}: {move if is_here else add}; or make "
+                "another index with --index"
             )
 
     def carry_out(self, runner: Runner | None) -> BuildReport:
@@ -246,7 +252,14 @@ class _Run:
         if self.loaded is not None and committer.needs_texts():
             remember_background(self.loaded, self.tell)  # what a search is measured with
         update.finish(changed=changed or committer.manifest.generation != before)
-        return final_report(
+        # What is searchable now is so before it gets the vectors of other models, too.
+        filled = fill_known_spaces(
+            committer, self.config, self.device, self.tell, runner, self.loaded
+        )
+        if any(space.encoded for space in filled):
+            committer.bring_up_cache()
+            remove_leftovers(self.store, committer.manifest)
+        report = final_report(
             seen,
             committer,
             self.model,
@@ -255,6 +268,7 @@ class _Run:
             encode_seconds=encode_seconds,
             has_changed=committer.manifest.generation != before,
         )
+        return dataclasses.replace(report, spaces=filled)
 
     def _encode(self, runner: Runner | None, rows: int, update: Update) -> int:
         """Encode shards of ``rows`` files and commit each; how many images that were."""

@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
 from typing import Protocol
 
 import numpy as np
@@ -16,6 +15,7 @@ import pyarrow.parquet as pq
 from clipsearch.errors import ClipsearchError
 from clipsearch.manifest import FileRef, Manifest, ShardRef
 from clipsearch.shards import IMAGE_SCHEMA, Float16, Int64, as_numpy, read_tables
+from clipsearch.spaces import shard_number
 from clipsearch.store import LocalStore
 from clipsearch.vectors import read_vectors
 from indexer.findings import Tally
@@ -52,11 +52,6 @@ class SoundShards:
         for first, last in self.unsure:
             ids = ids[(ids < first) | (ids > last)]
         return ids
-
-
-def stem_of(name: str) -> str:
-    """ "images/00012.parquet" -> "00012", which its embeddings and thumbnails share."""
-    return PurePosixPath(name).stem
 
 
 def is_whole(tally: Tally, store: LocalStore, ref: FileRef, kind: str, uuid: str) -> bool:
@@ -110,32 +105,38 @@ def check_shards(
     manifest: Manifest,
     caches: dict[str, list[CacheCheck]],
     done: Callable[[], None],
+    deleted: Int64 | None = None,
 ) -> SoundShards:
     """Check image and embedding shards, alone and against each other.
 
     caches : by space, who compares a cache with the shards. ``done`` is called after each file.
+    deleted : (d,) rising, the tombstones, whose images need no vector; None when they are not
+    known. An index of several spaces may be on its way from one to the other: that images have
+    no vector in one of them is a note then.
     """
     sound = SoundShards()
     _check_order(tally, manifest.images)
     for ref in manifest.images:
         ids = _image_ids(tally, store, ref, manifest.uuid)
         if ids is not None and _ids_fit(tally, ref, ids):
-            sound.images[stem_of(ref.name)] = (ref, ids)
+            sound.images[shard_number(ref.name)] = (ref, ids)
         else:
             sound.unsure.append((ref.first_id, ref.last_id))
         done()
     for space_id, refs in manifest.embeddings.items():
         _check_order(tally, refs)
-        _check_pairs(tally, manifest, space_id, sound)
+        pairs = _Pairs(tally, manifest, space_id, sound, deleted)
+        pairs.check_numbers()
         kept = sound.embeddings.setdefault(space_id, [])
         for ref in refs:
             rows = _embeddings(tally, store, ref, manifest, space_id)
             if rows is not None and _ids_fit(tally, ref, rows[0]):
                 for cache in caches.get(space_id, []):
                     cache.compare(ref, *rows)
-                if _vectors_fit(tally, ref, rows[1]) and _same_ids(tally, ref, rows[0], sound):
+                if _vectors_fit(tally, ref, rows[1]) and pairs.fits(ref, rows[0]):
                     kept.append(ref)
             done()
+        pairs.note_lacking()
     highest = max((ref.last_id for ref in manifest.images), default=-1)
     if highest >= manifest.next_id:
         tally.error(
@@ -200,23 +201,70 @@ def _ids_fit(tally: Tally, ref: ShardRef, ids: Int64) -> bool:
     return True
 
 
-def _check_pairs(tally: Tally, manifest: Manifest, space_id: str, sound: SoundShards) -> None:
-    images = {stem_of(ref.name): ref for ref in manifest.images}
-    embeddings = {stem_of(ref.name): ref for ref in manifest.embeddings[space_id]}
-    for stem in images.keys() - embeddings.keys():
-        tally.error("unpaired", images[stem].name, f"has no vectors in the space {space_id}")
-        sound.images.pop(stem, None)
-        sound.unsure.append((images[stem].first_id, images[stem].last_id))
-    for stem in embeddings.keys() - images.keys():
-        tally.error("unpaired", embeddings[stem].name, "has vectors of images that are not there")
+class _Pairs:
+    """The image shards beside the embeddings of one space."""
 
+    def __init__(
+        self,
+        tally: Tally,
+        manifest: Manifest,
+        space_id: str,
+        sound: SoundShards,
+        deleted: Int64 | None,
+    ) -> None:
+        self._tally = tally
+        self._sound = sound
+        self._deleted = deleted
+        self._space = manifest.spaces[space_id]
+        self._images = {shard_number(ref.name): ref for ref in manifest.images}
+        self._embeddings = {shard_number(ref.name): ref for ref in manifest.embeddings[space_id]}
+        self._may_lack = len(manifest.spaces) > 1
+        self._lacking = 0
 
-def _same_ids(tally: Tally, ref: ShardRef, ids: Int64, sound: SoundShards) -> bool:
-    pair = sound.images.get(stem_of(ref.name))
-    if pair is not None and not np.array_equal(pair[1], ids):
-        tally.error("ids", ref.name, f"does not hold the ids of {pair[0].name}")
-        return False
-    return True
+    def check_numbers(self) -> None:
+        """Every shard of one kind has one of the other."""
+        for number in self._images.keys() - self._embeddings.keys():
+            ref = self._images[number]
+            if self._may_lack:
+                if number in self._sound.images:
+                    self._lacking += len(self._live(self._sound.images[number][1]))
+                continue
+            self._tally.error("unpaired", ref.name, f"has no vectors in the space {self._space.id}")
+            self._sound.images.pop(number, None)
+            self._sound.unsure.append((ref.first_id, ref.last_id))
+        for number in self._embeddings.keys() - self._images.keys():
+            self._tally.error(
+                "unpaired",
+                self._embeddings[number].name,
+                "has vectors of images that are not there",
+            )
+
+    def _live(self, ids: Int64) -> Int64:
+        return ids if self._deleted is None else np.setdiff1d(ids, self._deleted)
+
+    def fits(self, ref: ShardRef, ids: Int64) -> bool:
+        """Whether an embedding shard has the ids of its image shard, as far as they count."""
+        pair = self._sound.images.get(shard_number(ref.name))
+        if pair is None or np.array_equal(pair[1], ids):
+            return True
+        lacking = self._live(np.setdiff1d(pair[1], ids))
+        if self._may_lack:
+            self._lacking += len(lacking)
+        if len(np.setdiff1d(ids, pair[1])) or (len(lacking) and not self._may_lack):
+            self._tally.error("ids", ref.name, f"does not hold the ids of {pair[0].name}")
+            return False
+        return True
+
+    def note_lacking(self) -> None:
+        """Say how many images have no vector in the space."""
+        if self._lacking:
+            images = "1 image has" if self._lacking == 1 else f"{self._lacking:,} images have"
+            self._tally.note(
+                "lacking",
+                f"embeddings/{self._space.id}",
+                f"{images} no vector of {self._space.model}",
+                "'clipsearch index' encodes those whose files are there",
+            )
 
 
 def _vectors_fit(tally: Tally, ref: ShardRef, vectors: Float16) -> bool:

@@ -28,7 +28,8 @@ from indexer.report import BuildReport, Event, Finished
     metavar="MODEL",
     envvar="CLIPSEARCH_MODEL",
     help="The model of a new index: a name of 'clipsearch model list', an open_clip "
-    "MODEL/PRETRAINED pair, hf-hub:ORG/NAME, or a folder. An index keeps its model.",
+    "MODEL/PRETRAINED pair, hf-hub:ORG/NAME, or a folder. An index keeps its model; 'clipsearch "
+    "model add' brings in another one.",
 )
 @device_option
 @click.option("--batch-size", type=click.IntRange(min=1), help="Images per call of the encoder.")

@@ -22,6 +22,7 @@ from clipsearch.shards import (
     read_tables,
     write_shard,
 )
+from clipsearch.spaces import shard_number
 from clipsearch.store import LocalStore
 from clipsearch.thumbnails import read_thumbnails, write_thumbnails
 from indexer.commit import Committer, remove_leftovers
@@ -107,15 +108,11 @@ def _groups(manifest: Manifest, deleted: Int64, store: LocalStore) -> Iterator[_
 
 def _recipes(manifest: Manifest, position: int) -> list[dict[str, Any] | None]:
     """How the vectors of one shard came about, space by space."""
-    number = _number(manifest.images[position])
+    number = shard_number(manifest.images[position].name)
     return [
-        next((shard.recipe for shard in shards if _number(shard) == number), None)
+        next((shard.recipe for shard in shards if shard_number(shard.name) == number), None)
         for _, shards in sorted(manifest.embeddings.items())
     ]
-
-
-def _number(shard: ShardRef) -> str:
-    return shard.name.rsplit("/", 1)[-1]
 
 
 def _holds(shard: ShardRef, deleted: Int64) -> bool:
@@ -133,22 +130,24 @@ def _rewrite(
     manifest = committer.manifest
     images: dict[int, ShardRef | None] = dict(enumerate(manifest.images))
     embeddings = {
-        space: {_number(shard): shard for shard in shards}
+        space: {shard_number(shard.name): shard for shard in shards}
         for space, shards in manifest.embeddings.items()
     }
     next_shard = manifest.next_shard
     for done, group in enumerate(groups):
         old = [manifest.images[position] for position in group.positions]
-        name = f"{next_shard:05d}.parquet"
+        number = f"{next_shard:05d}"
+        name = f"{number}.parquet"
         next_shard += 1
         for position in group.positions:
             images[position] = None
         images[group.positions[0]] = _merge_images(committer, name, old, deleted)
         for space, by_number in embeddings.items():
-            shards = [by_number.pop(_number(shard)) for shard in old if _number(shard) in by_number]
+            numbers = [shard_number(shard.name) for shard in old]
+            shards = [by_number.pop(each) for each in numbers if each in by_number]
             merged = _merge_embeddings(committer, space, name, shards, deleted)
             if merged is not None:
-                by_number[name] = merged
+                by_number[number] = merged
         if on_progress is not None:
             on_progress(done + 1, len(groups))
     committer.commit(

@@ -141,9 +141,9 @@ class Presence:
         return labels is None or label_in(container, Path(path)) in labels
 
 
-def label_in(container: Path, path: Path) -> bytes:
+def label_in(container: Path, path: str | os.PathLike[str]) -> bytes:
     """The label of the member ``path`` of ``container``."""
-    return os.fsencode(path.relative_to(container).as_posix())
+    return os.fsencode(Path(path).relative_to(container).as_posix())
 
 
 def _labels(container: Path) -> frozenset[bytes] | None:
@@ -246,6 +246,15 @@ class MemberReader:
                 return images.read(position)
         except (SourceError, OSError) as error:
             raise ImageError("unreadable", f"what holds it cannot be read: {error}") from error
+
+
+def member_positions(container: Path) -> dict[bytes, tuple[int, int]]:
+    """label -> (size, position) of what is in a container, size 0 in a Parquet file; nothing
+    where it cannot be read."""
+    try:
+        return _positions(container)
+    except (SourceError, OSError):
+        return {}
 
 
 def _positions(container: Path) -> dict[bytes, tuple[int, int]]:

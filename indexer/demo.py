@@ -111,6 +111,9 @@ def _classify(opened: ImageIndex) -> None:
             places = opened.paths().places(line.example_id) if line.example_id is not None else []
             example = places[0].path.name if places else ""
             rows.append((line.label, str(line.count), f"{line.share:.0%}", example))
+        if result.unlabelled:
+            share = result.unlabelled / len(result)
+            rows.append(("(none of these)", str(result.unlabelled), f"{share:.0%}", ""))
         click.echo(table(("label", "images", "share", "best example"), rows, " rr"))
         rate = len(result) / max(result.seconds, 1e-9)
         click.echo(

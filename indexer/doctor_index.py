@@ -94,8 +94,14 @@ def _model(manifest: Manifest) -> Iterator[Check]:
             is_here, why = False, str(error).splitlines()[0]
         if is_here:
             yield Check(OK, "index model", f"{space.model}, is here")
-        else:
+        elif space.id == manifest.default_space:
             yield Check(PROBLEM, "index model", f"{space.model}: {why}", cure)
+        else:
+            message = f"{space.model}, which the index has vectors of beside its own: {why}"
+            if os.path.isabs(space.model):
+                cure = "clipsearch model add FOLDER, where it is now"
+            cure += f", or clipsearch model drop {shlex.quote(space.model)}"
+            yield Check(WARNING, "index model", message, cure)
 
 
 def _roots(manifest: Manifest) -> Iterator[Check]:

@@ -20,7 +20,7 @@ from clipsearch.errors import IndexNotFoundError, OptionError, SpaceMismatchErro
 from clipsearch.manifest import new_manifest, read_for_writing
 from clipsearch.model_names import resolve_model_name
 from clipsearch.store import LocalStore
-from indexer.background_texts import remember_background
+from indexer.background_texts import remember_background, remember_fits
 from indexer.bring_up import bring_up_discoveries
 from indexer.commit import Committer, remove_leftovers
 from indexer.config import IndexConfig
@@ -73,6 +73,9 @@ def import_vectors(
                 run.check(device)
             report = run.carry_out()
         bring_up_discoveries(place)
+        if run.loaded is not None:  # what labels are held against, while the model is there
+            remember_background(run.loaded, lambda event: None)
+            remember_fits(place)
         return report
     finally:
         if is_ours:

@@ -10,7 +10,7 @@ from typing import Any, Self
 import click
 
 from clipsearch.cli.output import counted, display_path, for_display, human_bytes, human_seconds
-from indexer.report import Encoded, Event, Finished, Planned, Preparing
+from indexer.report import Encoded, Event, FillingSpace, Finished, Planned, Preparing
 
 _BAR = "{percentage:3.0f}% |{bar}| {n:,}/{total:,} {rate_fmt}, {remaining} left"
 
@@ -32,6 +32,14 @@ class TerminalProgress:
         """Show one event."""
         if isinstance(event, Planned):
             self._announce(event)
+        elif isinstance(event, FillingSpace):
+            self._close()
+            click.echo(
+                f"{counted(event.images, 'image')} that the index knows to encode with "
+                f"{for_display(event.model)} on {event.device}.",
+                err=True,
+            )
+            self._bar = open_bar(event.images)
         elif isinstance(event, Encoded) and self._bar is not None:
             self._bar.update(event.count)
         elif isinstance(event, Finished):

@@ -18,9 +18,10 @@ from clipsearch.images import decode_image, read_image
 from clipsearch.manifest import Manifest, ShardRef
 from clipsearch.paths import PRESENT, relative_bytes
 from clipsearch.shards import Float16, Int64, as_numpy, read_tables
+from clipsearch.spaces import shard_number
 from clipsearch.store import LocalStore
 from clipsearch.vectors import read_vectors
-from indexer.check_shards import SoundShards, stem_of
+from indexer.check_shards import SoundShards
 from indexer.check_tables import SoundTables
 from indexer.config import IndexConfig
 from indexer.containers import MemberReader
@@ -67,9 +68,9 @@ def compare_sample(
     if sample < 1 or space_id is None or space_id not in manifest.spaces or tables.paths is None:
         return
     refs = {
-        stem_of(ref.name): ref
+        shard_number(ref.name): ref
         for ref in shards.embeddings.get(space_id, [])
-        if stem_of(ref.name) in shards.images
+        if shard_number(ref.name) in shards.images
     }
     drawn = _draw(tally, store, manifest, shards, tables, refs, sample, seed)
     if not drawn:

@@ -17,6 +17,7 @@ from clipsearch import __version__
 from clipsearch.cluster_files import discovery_files
 from clipsearch.cluster_saving import remove_discovery
 from clipsearch.errors import IndexFormatError, IndexReadError, OptionError
+from clipsearch.label_history import without_examples
 from clipsearch.label_set_saving import delete_label_set
 from clipsearch.label_sets import label_set_files
 from clipsearch.manifest import (
@@ -30,12 +31,12 @@ from clipsearch.manifest import (
     write_manifest,
 )
 from clipsearch.shards import as_numpy
+from clipsearch.spaces import shard_number
 from clipsearch.store import CLUSTERS, LABELS, LocalStore, make_folder, sync_folder
 from indexer.check_clusters import DISCOVERY
 from indexer.check_exports import EXPORT_RECORD
-from indexer.check_labels import LABEL_SET
+from indexer.check_labels import LABEL_EXAMPLES, LABEL_SET
 from indexer.check_searches import SAVED_SEARCH
-from indexer.check_shards import stem_of
 from indexer.check_tables import check_manifests
 from indexer.findings import CACHE, ERROR, Progress, Tally, Verification
 from indexer.lock import writer_lock
@@ -44,7 +45,7 @@ from indexer.repair_cache import repair_cache
 from indexer.repair_tables import Work, mend_deleted, mend_paths, mend_skipped
 from indexer.verify import verify_index
 
-_OF_THEIR_OWN = (LABEL_SET, DISCOVERY, SAVED_SEARCH, EXPORT_RECORD)
+_OF_THEIR_OWN = (LABEL_SET, LABEL_EXAMPLES, DISCOVERY, SAVED_SEARCH, EXPORT_RECORD)
 """Kinds of findings about files that no other file of the index depends on."""
 
 _BEYOND_REPAIR = ("space",)
@@ -106,6 +107,7 @@ def repair_index(
         if any(finding.kind not in _OF_THEIR_OWN for finding in before.of(ERROR)):
             mender.mend_truth()
         mender.set_label_sets_aside()
+        mender.set_examples_aside()
         mender.set_discoveries_aside()
         mender.set_files_aside(SAVED_SEARCH, "save the search again")
         mender.set_files_aside(EXPORT_RECORD, "what it wrote stays")
@@ -113,7 +115,7 @@ def repair_index(
             place,
             mender.work.manifest,
             before.of(CACHE),
-            bool(mender.stems),
+            mender.has_dropped,
             mender.work.actions,
         )
         after = verify_index(place, sample=0)
@@ -137,6 +139,7 @@ class _Mender:
         self.place = place
         self.store = LocalStore(place)
         self.stems: set[str] = set()
+        self.has_dropped = False
         self._errors = found.of(ERROR)
         manifest = self._readable_manifest()
         self.work = Work(self.store, manifest, self._errors)
@@ -199,6 +202,18 @@ class _Mender:
                     f"{finding.file}: taken out, kept in {self._kept_in}; save the set again"
                 )
 
+    def set_examples_aside(self) -> None:
+        """Take examples with an error out of the way; the labels that they led to stay."""
+        for finding in self._errors:
+            if finding.kind == LABEL_EXAMPLES:
+                self._keep(finding.file)
+                name = PurePosixPath(finding.file).name.rsplit(".", 2)[0]
+                without_examples(self.place, name)
+                self.work.actions.append(
+                    f"{finding.file}: taken out, kept in {self._kept_in}; the labels stay as "
+                    "they are, teach the set again"
+                )
+
     def set_discoveries_aside(self) -> None:
         """Take the discoveries with an error out of the way; the label sets stay."""
         for finding in self._errors:
@@ -253,29 +268,34 @@ class _Mender:
         )
 
     def _stems_on_disk(self) -> list[str]:
-        return [stem_of(name) for name in self.store.list("images")]
+        return [shard_number(name) for name in self.store.list("images")]
 
     def _drop_shards(self) -> None:
-        """Take every shard with an error out, with its sisters of the same number."""
-        of_spaces = self.work.manifest.embeddings
-        every = [*self.work.manifest.images, *(ref for refs in of_spaces.values() for ref in refs)]
+        """Take every shard with an error out, with its sisters of the same number; in an index of
+        several models vectors alone, since the images keep the others and get these anew."""
+        manifest = self.work.manifest
+        of_spaces = manifest.embeddings
+        every = [*manifest.images, *(ref for refs in of_spaces.values() for ref in refs)]
         bad = {ref.name for ref in every if self.work.has(ref.name)}
-        self.stems = {stem_of(name) for name in bad}
-        if not self.stems:
+        refs_of_vectors = {ref.name for refs in of_spaces.values() for ref in refs}
+        alone = bad & refs_of_vectors if len(of_spaces) > 1 else set()
+        self.stems = {shard_number(name) for name in bad - alone}
+        self.has_dropped = bool(bad)
+        if not bad:
             return
 
-        def sound(refs: tuple[ShardRef, ...]) -> tuple[ShardRef, ...]:
-            return tuple(ref for ref in refs if stem_of(ref.name) not in self.stems)
+        def is_sound(ref: ShardRef) -> bool:
+            return shard_number(ref.name) not in self.stems and ref.name not in alone
 
         for ref in every:
-            if stem_of(ref.name) in self.stems:
+            if not is_sound(ref):
                 why = self.work.why(ref.name) or "belongs to a damaged one"
                 self.work.actions.append(f"{ref.name}: taken out ({why})")
         self.work.next_run = True
         self.work.manifest = dataclasses.replace(
-            self.work.manifest,
-            images=sound(self.work.manifest.images),
-            embeddings={space: sound(refs) for space, refs in of_spaces.items()},
+            manifest,
+            images=tuple(filter(is_sound, manifest.images)),
+            embeddings={space: tuple(filter(is_sound, refs)) for space, refs in of_spaces.items()},
         )
 
     def next_command(self, after: Verification) -> str:

@@ -39,6 +39,32 @@ class Committed:
 
 
 @dataclass(frozen=True)
+class FillingSpace:
+    """Told before images that the index knows are encoded with ``model`` too: how many have no
+    vector of it yet, and what encodes."""
+
+    images: int
+    model: str
+    device: str
+
+
+@dataclass(frozen=True)
+class SpaceFilled:
+    """What was done for one of the models of an index.
+
+    encoded : images that were encoded with it, in ``seconds``. lacking : images that have no
+    vector of it still, because no file is there that holds them, or of what ``why`` says.
+    """
+
+    model: str
+    space: str
+    encoded: int
+    lacking: int
+    seconds: float
+    why: str = ""
+
+
+@dataclass(frozen=True)
 class Difference:
     """One file that is not as the index knows it. ``before`` is where a moved one was."""
 
@@ -77,7 +103,7 @@ class BuildReport:
     knows and that are gone. moved : files whose content was at another place so far.
     offline : folders of the index that are not there now. not_there : files of a list that are
     not there and that the index does not know. unreadable : folders that could not be listed,
-    and why.
+    and why. spaces : what was done for models that images had no vector of.
     """
 
     index: str
@@ -98,6 +124,7 @@ class BuildReport:
     skipped_examples: tuple[tuple[str, str], ...] = ()
     ignored_kinds: dict[str, int] = field(default_factory=dict)
     unreadable: tuple[tuple[str, str], ...] = ()
+    spaces: tuple[SpaceFilled, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -113,4 +140,4 @@ class Preparing:
     encode otherwise. Cutting that short loses nothing."""
 
 
-Event = Planned | Encoded | Committed | Finished | Preparing
+Event = Planned | FillingSpace | Encoded | Committed | Finished | Preparing

@@ -183,7 +183,7 @@ def image_table(rows: list[tuple[int, DecodedImage]]) -> pa.Table:
     return pa.table(columns, schema=IMAGE_SCHEMA)
 
 
-def _recipe(encoder: Encoder, config: IndexConfig, has_raw: bool) -> dict[str, Any]:
+def encoding_recipe(encoder: Encoder, config: IndexConfig, has_raw: bool) -> dict[str, Any]:
     """How the vectors of a shard came about: the encoder's recipe, and the decoder's."""
     decoders = ("pillow", "pillow_heif", *(["rawpy"] if has_raw else []))
     packages = {name: version(name) for name in decoders}
@@ -224,7 +224,7 @@ def _write(
         embedding_table(np.array(ids, np.int64), vectors),
         kind="embeddings",
         index_uuid=task.index_uuid,
-        recipe=_recipe(encoder, task.config, has_raw),
+        recipe=encoding_recipe(encoder, task.config, has_raw),
     )
     return ShardInfo(
         task,

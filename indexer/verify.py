@@ -109,7 +109,7 @@ def verify_manifest(
     _check_spaces(tally, manifest)
     deleted = read_deleted(tally, store, manifest, done)
     caches = cache_checks(tally, manifest, deleted)
-    shards = check_shards(tally, store, manifest, caches, done)
+    shards = check_shards(tally, store, manifest, caches, done, deleted)
     check_all_thumbnails(tally, manifest, shards)
     tables = check_tables(tally, store, manifest, shards, deleted, done)
     if tables.paths is not None:

@@ -1,8 +1,9 @@
-"""``clipsearch model``: list, get, path, towers."""
+"""``clipsearch model``: list, get, path, towers; add, use and drop come from the indexer."""
 
 from __future__ import annotations
 
 import dataclasses
+import importlib
 
 import click
 
@@ -18,10 +19,27 @@ from clipsearch.cli.output import (
 from clipsearch.cli.settings import offline
 from clipsearch.errors import ModelNotHereError
 
+_OF_THE_INDEXER = ("add", "use", "drop")
 
-@click.group()
+
+class _ModelGroup(click.Group):
+    """Imports what changes an index when it is asked for; nothing else refers upwards."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*super().list_commands(ctx), *_OF_THE_INDEXER]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in _OF_THE_INDEXER:
+            command: click.Command = getattr(
+                importlib.import_module("indexer.model_command"), cmd_name
+            )
+            return command
+        return super().get_command(ctx, cmd_name)
+
+
+@click.group(cls=_ModelGroup)
 def model() -> None:
-    """List the models, fetch one, show where it is, and what answers texts for it."""
+    """List the models, fetch one, give an index the vectors of another one and move to it."""
 
 
 def _number(value: float | None, text: str) -> str:

@@ -80,3 +80,11 @@ moved_model_option = click.option(
     metavar="FOLDER",
     help="Where the index's own model folder is now, if it has moved since.",
 )
+
+space_option = click.option(
+    "--space",
+    "space",
+    metavar="MODEL",
+    help="Answer with the vectors of this model, which 'clipsearch model add' has brought into the "
+    "index. Without it: the model that the index answers with.",
+)

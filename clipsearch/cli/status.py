@@ -12,7 +12,7 @@ from clipsearch.cli.output import counted, for_display, human_bytes, json_line, 
 from clipsearch.cli.places import existing_index, index_option
 
 if TYPE_CHECKING:
-    from clipsearch.records import IndexStatus
+    from clipsearch.records import IndexStatus, SpaceStatus
 
 
 @click.command()
@@ -41,12 +41,24 @@ def status(index_path: str | None, as_json: bool) -> int:
         ("search", _search(report)),
         ("updated", f"{report.updated_at}, generation {report.generation}"),
     ]
+    if report.spaces and report.spaces[0].lacking:
+        have = "has" if report.spaces[0].lacking == 1 else "have"
+        rows.append(("", f"{counted(report.spaces[0].lacking, 'image')} {have} no vector yet"))
+    for space in report.spaces[1:]:
+        rows.append(("also", _other_space(space)))
     for root in report.roots:
         when = f", last scanned {root['scanned_at']}" if root["scanned_at"] else ""
         when += "" if root["there"] else "; not there now"
         rows.append(("folder", f"{for_display(root['path'])}{when}"))
     click.echo(table(("", ""), rows).lstrip("\n"))
     return FOUND
+
+
+def _other_space(space: SpaceStatus) -> str:
+    model = f"{for_display(space.model)} (vectors of {space.dim} numbers)"
+    if not space.lacking:
+        return f"{model}, of every image"
+    return f"{model}, of {space.vectors:,} images; {space.lacking:,} have none yet"
 
 
 def _search(report: IndexStatus) -> str:
