@@ -7,12 +7,16 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
+from clipsearch.abstaining import OFF, AbstainingScorer, Abstention, abstention
 from clipsearch.encoder import Float32
 from clipsearch.generation import Generation
+from clipsearch.label_definitions import LabelDefinitions, refuse_groups
+from clipsearch.label_set_files import NoneRule
 from clipsearch.label_tally import LabelTally
+from clipsearch.label_tree import TreeScorer, has_tree, least_probabilities, reached
 from clipsearch.prompts import check_labels, class_vectors
 from clipsearch.records import Classification, LabelSummary
-from clipsearch.scoring import LabelScorer, ScoredBlock, score_blocks
+from clipsearch.scoring import LabelScorer, ScoredBlock, Scorer, score_blocks
 from clipsearch.searching import sample_rows
 from clipsearch.shards import Int64
 from clipsearch.text_vectors import TextCounts, TextVectors
@@ -29,14 +33,24 @@ class Labelling:
     tells what became of the labels.
 
     label_names : the C labels, in the order asked. top : how many each image gets.
+    abstention : what tells which images get none, None where all get one.
+    least : (C,) what the labels' probabilities have to reach, None where nothing is asked.
     texts : prompts that took the encoder, and prompts that were remembered.
     seconds : how long it has taken so far, with what whoever iterates does with the blocks:
     the next ones are scored meanwhile.
     """
 
     def __init__(
-        self, label_names: Sequence[str], top: int, texts: TextCounts, blocks: Iterable[ScoredBlock]
+        self,
+        label_names: Sequence[str],
+        top: int,
+        texts: TextCounts,
+        blocks: Iterable[ScoredBlock],
+        abstention: Abstention | None = None,
+        least: Float32 | None = None,
     ) -> None:
+        self.abstention = abstention
+        self.least = least
         self.label_names = tuple(label_names)
         self.top = top
         self.texts = texts
@@ -47,15 +61,27 @@ class Labelling:
     def __iter__(self) -> Iterator[ScoredBlock]:
         begin = time.perf_counter()
         for block in self._blocks:
+            block = self.final(block)
             self._tally.add(block.ids, block.labels[:, 0], block.probabilities[:, 0])
             self.seconds = time.perf_counter() - begin
             yield block
         self.seconds = time.perf_counter() - begin
 
+    def final(self, block: ScoredBlock) -> ScoredBlock:
+        """A block without the labels of images that are to have none."""
+        if self.abstention is not None:
+            block = self.abstention.unlabelled(block)
+        return block if self.least is None else reached(block, self.least)
+
     @property
     def images(self) -> int:
-        """How many images were labelled so far."""
+        """How many images have passed so far."""
         return self._tally.images
+
+    @property
+    def unlabelled(self) -> int:
+        """How many of them have none of the labels."""
+        return self._tally.unlabelled
 
     def summary(self) -> list[LabelSummary]:
         """Count, share, best example and histogram of every label so far, most frequent first."""
@@ -77,8 +103,14 @@ class Labelling:
         columns = {
             name: np.concatenate([getattr(block, name) for block in blocks]) for name in _COLUMNS
         }
+        in_set = None
+        if self.abstention is not None:
+            parts = [block.in_set for block in blocks if block.in_set is not None]
+            in_set = np.concatenate([np.empty(0, np.float32), *parts])
         return Classification(
             label_names=self.label_names,
+            in_set=in_set,
+            threshold=None if self.abstention is None else self.abstention.rule.threshold,
             seconds=self.seconds,
             texts_encoded=self.texts.encoded,
             texts_cached=self.texts.cached,
@@ -95,20 +127,30 @@ def classify(
     top: int = 1,
     allowed: Int64 | None = None,
     fast: bool = False,
+    none: str | float | NoneRule = OFF,
 ) -> Labelling:
     """Give every image, or those of the rising ids ``allowed``, its best ``top`` labels.
 
-    labels, templates, context, fast : see ``ImageIndex.classify``, which also says what is
+    labels, templates, context, fast, none : see ``ImageIndex.classify``, which also says what is
     raised: here, before the first block is asked for.
     """
     names = check_labels(labels)
+    refuse_groups(labels)
     top = max(1, min(top, len(names)))
-    classes = class_vectors(names, texts, templates, context)
-    scorer = _fast_scorer(state, classes, top) if fast else None
-    scorer = scorer or LabelScorer(classes, state.space.logit_scale, top)
+    scale = state.space.logit_scale
+    classes = class_vectors(labels, texts, templates, context)
+    scorer: Scorer | None
+    if isinstance(labels, LabelDefinitions) and labels.has_tree:
+        scorer = TreeScorer(labels, classes, scale, top)
+    else:
+        scorer = _fast_scorer(state, classes, top) if fast else None
+    scorer = scorer or LabelScorer(classes, scale, top)
+    abstains = abstention(state, texts, names, classes, none, allowed)
+    if abstains is not None:
+        scorer = AbstainingScorer(scorer, abstains, plain=not has_tree(labels))
     images = len(state.vectors) if allowed is None else len(allowed)
     blocks = score_blocks(state.vectors.live_pieces(allowed), scorer, images)
-    return Labelling(names, top, texts.total, blocks)
+    return Labelling(names, top, texts.total, blocks, abstains, least_probabilities(labels))
 
 
 def _fast_scorer(state: Generation, classes: Float32, top: int) -> LabelScorer | None:

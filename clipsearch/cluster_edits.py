@@ -30,7 +30,7 @@ from clipsearch.clusters import (
 )
 from clipsearch.encoder import Float32
 from clipsearch.errors import ClusterError
-from clipsearch.label_changes import same_label
+from clipsearch.prompts import same_label
 from clipsearch.shards import Int64
 from clipsearch.vectors import Vectors
 

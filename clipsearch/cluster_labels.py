@@ -11,10 +11,10 @@ from clipsearch.cluster_files import SavedDiscovery
 from clipsearch.clusters import Discovery
 from clipsearch.errors import ClipsearchError, LabelError
 from clipsearch.generation import Generation
-from clipsearch.label_changes import same_label
 from clipsearch.label_set_files import DISCOVER, LabelRows, LabelSet
 from clipsearch.label_set_saving import followed, new_label_set, write_label_set
 from clipsearch.label_sets import label_set_names, read_label_set
+from clipsearch.prompts import same_label
 
 
 def cluster_labels(discovery: Discovery) -> tuple[tuple[str, ...], LabelRows]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from clipsearch.clusters import Cluster
 from clipsearch.errors import ClusterError
-from clipsearch.label_changes import same_label
+from clipsearch.prompts import same_label
 
 _SHOWN = 12
 _KEY = re.compile(r"#([0-9]{1,9})")

@@ -15,22 +15,26 @@ wider than the labels it ruins them: see benchmarks/by_cluster.py.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
+from clipsearch.abstaining import OFF, Abstention, abstention, rule_of
 from clipsearch.classify import Labelling
-from clipsearch.cluster_model import pieces_of
+from clipsearch.cluster_model import Piece, pieces_of
 from clipsearch.clusters import Assignment
 from clipsearch.errors import LabelError, OptionError
 from clipsearch.generation import Generation
 from clipsearch.label_groups import GivenGroups, Groups, label_groups
-from clipsearch.label_set_files import CLASSIFY, LabelRows, LabelSet
+from clipsearch.label_set_files import CLASSIFY, LabelRows, LabelSet, NoneRule
 from clipsearch.label_set_saving import new_label_set, save_label_set
+from clipsearch.label_tree import refuse_tree
 from clipsearch.prompts import check_labels, class_vectors
-from clipsearch.scoring import ScoredBlock
+from clipsearch.scoring import Rows, ScoredBlock
 from clipsearch.shards import Int64
 from clipsearch.text_vectors import TextVectors
 from clipsearch.threads import in_order, single_threaded_blas
@@ -61,8 +65,9 @@ class VotedLabelling(Labelling):
         blocks: Iterator[tuple[VotedBlock, int]],
         saved: tuple[Path, LabelSet] | None,
         seconds: float,
+        abstention: Abstention | None = None,
     ) -> None:
-        super().__init__(label_names, top, texts.total, self._counted(blocks))
+        super().__init__(label_names, top, texts.total, self._counted(blocks), abstention)
         self.groups = groups
         self.overruled = 0
         self._saved = saved
@@ -79,10 +84,11 @@ class VotedLabelling(Labelling):
         for block, overruled in blocks:
             self.overruled += overruled
             if self._saved is not None:
+                given = block if self.abstention is None else self.abstention.unlabelled(block)
                 self._rows.append(
                     LabelRows(
                         block.ids,
-                        block.labels[:, 0].copy(),
+                        given.labels[:, 0].copy(),
                         block.scores[:, 0].copy(),
                         block.probabilities[:, 0].copy(),
                     )
@@ -120,6 +126,7 @@ def classify_by_cluster(
     save_as: str | None = None,
     seed: int = 0,
     on_progress: Progress | None = None,
+    none: str | float | NoneRule = OFF,
 ) -> VotedLabelling:
     """Give every image, or those of the rising ids ``allowed``, the ``top`` labels that it and
     its likes agree on; the first pass is over when this returns.
@@ -128,6 +135,7 @@ def classify_by_cluster(
     none of its clusters keep their own labels. None for groups of a few images each, found by
     how they look and by what the labels say of them.
     save_as : a name to save the result under, once ``save`` is called; not with ``allowed``.
+    none : see ``ImageIndex.classify``; the image itself decides, whatever its likes vote.
     on_progress : called with what is being done, how much of it and of how much.
 
     Raises OptionError for another vote, LabelError, and the errors of ``load_encoder``.
@@ -137,11 +145,15 @@ def classify_by_cluster(
     if save_as is not None and allowed is not None:
         raise LabelError("a saved label set is of every image: leave out the filter, or save_as")
     names = check_labels(labels)
+    refuse_tree(labels, "votes")
     top = max(1, min(top, len(names)))
+    classes = class_vectors(labels, texts, templates, context)
+    abstains = abstention(state, texts, names, classes, none, allowed)
     saved = None
     if save_as is not None:
-        saved = (index, new_label_set(state, save_as, CLASSIFY, names, templates, context))
-    classes = class_vectors(names, texts, templates, context)
+        new = new_label_set(state, save_as, CLASSIFY, labels, templates, context)
+        rule = rule_of(abstains)
+        saved = (index, dataclasses.replace(new, none=rule))
     begin = time.perf_counter()
     tell = on_progress or (lambda stage, done, total: None)
     images = len(state.vectors) if allowed is None else len(allowed)
@@ -160,9 +172,9 @@ def classify_by_cluster(
             tell("Voting", done, images)
         kind = Decided if vote == DECIDE else Tempered
         scorer = kind(classes, scale, top, count.sums())
-    blocks = _voted(state, scorer, allowed)
+    blocks = voted_blocks(state, scorer, allowed, abstains)
     seconds = time.perf_counter() - begin
-    return VotedLabelling(names, top, texts, groups.count, blocks, saved, seconds)
+    return VotedLabelling(names, top, texts, groups.count, blocks, saved, seconds, abstains)
 
 
 def _nobody() -> Assignment:
@@ -172,9 +184,29 @@ def _nobody() -> Assignment:
     )  # fmt: skip
 
 
-def _voted(
-    state: Generation, scorer: Decided | Tempered, allowed: Int64 | None
+class VotedScorer(Protocol):
+    """What labels blocks of images, and tells how many have another label than alone. Safe for
+    threads."""
+
+    @property
+    def block_rows(self) -> int: ...
+    def score(self, ids: Int64, rows: Rows) -> tuple[VotedBlock, int]:
+        """The labels of images of (n,) ``ids``, whose unit vectors are (n, dim) ``rows``."""
+        ...
+
+
+def voted_blocks(
+    state: Generation, scorer: VotedScorer, allowed: Int64 | None, abstains: Abstention | None
 ) -> Iterator[tuple[VotedBlock, int]]:
+    """What a scorer says of all images, or of the rising ids ``allowed``, from several threads;
+    and of how far they belong to the labels, where that was asked for."""
+
+    def score(piece: Piece) -> tuple[VotedBlock, int]:
+        block, overruled = scorer.score(*piece)
+        if abstains is not None:
+            block = abstains.told(block, piece[1], plain=False)
+        return block, overruled
+
     with single_threaded_blas():
         pieces = pieces_of(state.vectors, scorer.block_rows, allowed)
-        yield from in_order(lambda piece: scorer.score(*piece), pieces)
+        yield from in_order(score, pieces)

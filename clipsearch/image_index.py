@@ -7,7 +7,7 @@ query and is not in the index.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -41,9 +41,11 @@ if TYPE_CHECKING:
     from clipsearch.clusters import Discovery
     from clipsearch.duplicate_groups import Duplicates
     from clipsearch.filters import Filter
+    from clipsearch.label_set_files import NoneRule
     from clipsearch.nouns import Vocabulary
     from clipsearch.same_picture import DuplicateSettings
     from clipsearch.tagging import Tagging
+    from clipsearch.teaching import Teaching
     from clipsearch.wordnet import WordNet
 
 T = TypeVar("T")
@@ -57,18 +59,21 @@ class ImageIndex:
     path : the index folder. model : where its model is now, for a model folder that moved;
     its fingerprint must match. device : see ``load_encoder``. text_cache : the SQLite file of
     text vectors; None is the user's own, shared by all indexes of the space.
+    space_name : of an index with vectors of several models, the model, or the id of the space, to
+    answer with; None is the one that the index answers with by default.
     """
 
     path: Path
     model: str | None = None
     device: str | None = None
     text_cache: Path | None = None
+    space_name: str | None = None
     _generation: Generation = field(init=False, repr=False)
     _encoders: QueryEncoders = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.path = Path(self.path)
-        self._generation = open_generation(self.path)
+        self._generation = open_generation(self.path, self.space_name)
         self._encoders = QueryEncoders(self.model, self.device, self.text_cache)
         if self.model is not None and resolve_model_name(self.model) != self.space.model:
             self.encoder()  # a wrong model is refused even where remembered vectors would answer
@@ -97,7 +102,7 @@ class ImageIndex:
         fresh = read_manifest(self._generation.store, str(self.path))
         if is_of(fresh, self._generation.manifest):
             return False
-        self._generation = open_generation(self.path)
+        self._generation = open_generation(self.path, self.space_name)
         return True
 
     def state(self) -> Generation:
@@ -242,10 +247,12 @@ class ImageIndex:
         where: str | Filter | None = None,
         fast: bool = False,
         base: str | None = None,
+        none: str | float | NoneRule = "auto",
     ) -> Classification:
         """Give every image its best label, from stored vectors alone.
 
-        labels : the label set, at least one, no two alike.
+        labels : the label set, at least one, no two alike; or ``LabelDefinitions``, which say
+        more of them than their names (``clipsearch.label_definitions``).
         templates : "simple" (7), "openai" (80), "none", a file of templates, or one template
             with {} in it. context : added to every label, such as "a type of pet".
         top : how many labels to keep for each image. where : label only the images that fulfil
@@ -254,8 +261,12 @@ class ImageIndex:
         labels and their scores are the same; probabilities are right to about one percent.
         base : a saved label set that remembers: only labels that it does not have, and images
         that are new, are scored. ``clipsearch.saved_labelling`` saves sets, too.
+        none : which images get none of the labels, going by some six hundred everyday words:
+        "auto" for those below a threshold that the collection itself gives, "off" for no image,
+        or a threshold from 0 to 1 for ``in_set``. A saved set's rule keeps its threshold.
 
-        Raises LabelError, QueryError for the expression, and the errors of ``load_encoder``.
+        Raises LabelError, OptionError for another ``none``, QueryError for the expression, and
+        the errors of ``load_encoder``.
         """
         return self.label(
             labels,
@@ -265,6 +276,7 @@ class ImageIndex:
             where=where,
             fast=fast,
             base=base,
+            none=none,
         ).columns()
 
     def label(
@@ -277,6 +289,7 @@ class ImageIndex:
         where: str | Filter | None = None,
         fast: bool = False,
         base: str | None = None,
+        none: str | float | NoneRule = "auto",
     ) -> Labelling:
         """``classify`` block by block, in memory that does not grow with the collection.
 
@@ -290,13 +303,46 @@ class ImageIndex:
         if base is None:
             from clipsearch.classify import classify
 
-            return classify(state, texts, labels, templates, context, top, allowed, fast)
+            return classify(state, texts, labels, templates, context, top, allowed, fast, none)
         from clipsearch.saved_labelling import classify_beside
 
         return classify_beside(
             self.path, state, texts, labels, templates, context,
-            base=base, top=top, allowed=allowed,
+            base=base, top=top, allowed=allowed, none=none,
         )  # fmt: skip
+
+    def teach(
+        self,
+        name: str,
+        labels: Mapping[Image, str | None] | None = None,
+        *,
+        forget: Sequence[Image] = (),
+        dry_run: bool = False,
+    ) -> Teaching:
+        """Teach the saved label set ``name`` what some images show, label every image again by
+        that, from stored vectors alone, and save it as a new version of the set.
+
+        labels : of images, as files or ids, the label of the set that each shows, None for none
+        of them; they count over earlier ones of the same images.
+        forget : images that are no examples any more. dry_run : save nothing.
+
+        What it came to is in ``labelling`` of what comes back: ``changed``, how many images have
+        another label now, ``lesson.taught``, how well the examples do that are left out.
+        ``clipsearch.label_history`` goes back to the version before.
+
+        Raises LabelError for an unknown set, label or example, QueryError for an id that is not
+        in the index, as ``teaching.begin_teaching``, IndexLockedError, OSError.
+        """
+        from clipsearch.label_examples import Correction
+        from clipsearch.teaching import begin_teaching
+
+        said = [Correction(image, label) for image, label in (labels or {}).items()]
+        begun = begin_teaching(self.path, self.state(), self.text_vectors(), name, said, forget)
+        for _ in begun.labelling:
+            pass
+        if not dry_run:
+            begun.labelling.save()
+        return begun
 
     def tag(
         self,
@@ -424,9 +470,13 @@ def open_index(
     model: str | None = None,
     device: str | None = None,
     text_cache: Path | None = None,
+    space: str | None = None,
 ) -> ImageIndex:
-    """Open an index for questions; see ``ImageIndex``.
+    """Open an index for questions; see ``ImageIndex``. space : its ``space_name``.
 
-    Raises IndexNotFoundError when there is none, IndexFormatError when it is damaged.
+    Raises IndexNotFoundError when there is none, IndexFormatError when it is damaged,
+    OptionError when it has no vectors of ``space``.
     """
-    return ImageIndex(Path(path), model=model, device=device, text_cache=text_cache)
+    return ImageIndex(
+        Path(path), model=model, device=device, text_cache=text_cache, space_name=space
+    )

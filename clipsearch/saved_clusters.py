@@ -255,8 +255,8 @@ def _matching(index: Path, state: Generation, where: str) -> Int64:
 def _refuse_other_space(state: Generation, saved: SavedDiscovery) -> None:
     if saved.facts.space != state.space.fingerprint:
         raise SpaceMismatchError(
-            f"the discovery {saved.name} was made with another model than the index has now "
-            f"({state.space.model}): {cure(saved.name)}"
+            f"the discovery {saved.name} was made with another model than the index answers "
+            f"with now ({state.space.model}): {cure(saved.name)}"
         )
 
 

@@ -15,21 +15,31 @@ from types import TracebackType
 
 import numpy as np
 
+from clipsearch.abstaining import OFF, AbstainingScorer, Abstention, abstention, rule_of
 from clipsearch.best_rows import BEST, best_rows
 from clipsearch.classify import Labelling
 from clipsearch.encoder import Float32
 from clipsearch.errors import IndexFormatError, IndexReadError, LabelError
 from clipsearch.generation import Generation
 from clipsearch.label_changes import LabelChange, label_change
+from clipsearch.label_definitions import (
+    LabelDefinitions,
+    labels_of_set,
+    refuse_groups,
+    some_labels,
+    wording_keys,
+)
 from clipsearch.label_deltas import MOST_DRIFT, DeltaPiece, DeltaScorer
 from clipsearch.label_scores import RememberedScores
-from clipsearch.label_set_files import CLASSIFY, LabelSet
+from clipsearch.label_set_files import CLASSIFY, LabelSet, NoneRule
 from clipsearch.label_set_saving import new_label_set
 from clipsearch.label_set_writer import LabelSetWriter
 from clipsearch.label_sets import is_of_space, read_remembered
+from clipsearch.label_tree import TreeScorer, has_tree, least_probabilities
 from clipsearch.manifest import ShardRef
 from clipsearch.prompts import check_labels, class_vectors, resolve_templates
-from clipsearch.scoring import LabelScorer, ScoredBlock, score_blocks
+from clipsearch.records import Int32
+from clipsearch.scoring import LabelScorer, ScoredBlock, Scorer, score_blocks
 from clipsearch.shards import Int64
 from clipsearch.text_vectors import TextVectors
 from clipsearch.threads import in_order, single_threaded_blas, worker_count
@@ -57,8 +67,10 @@ class SavedLabelling(Labelling):
         base: LabelSet | None,
         change: LabelChange | None,
         writer: LabelSetWriter | None,
+        abstention: Abstention | None = None,
+        least: Float32 | None = None,
     ) -> None:
-        super().__init__(label_names, top, texts.total, ())
+        super().__init__(label_names, top, texts.total, (), abstention, least)
         self.base = base
         self.change = change
         self.images_scored = 0
@@ -92,8 +104,13 @@ class SavedLabelling(Labelling):
         if self._writer is not None:
             self._writer.discard()
 
-    def score_all(self, state: Generation, scorer: LabelScorer, allowed: Int64 | None) -> None:
-        """Let the blocks be those of all images, or of the ``allowed``, scored anew."""
+    def score_all(
+        self, state: Generation, scorer: Scorer, allowed: Int64 | None, plain: bool = True
+    ) -> None:
+        """Let the blocks be those of all images, or of the ``allowed``, scored anew. plain : see
+        ``Abstention``."""
+        if self.abstention is not None:
+            scorer = AbstainingScorer(scorer, self.abstention, plain)
         self._blocks = self._all_blocks(state, scorer, allowed)
 
     def score_changes(self, state: Generation, scorer: DeltaScorer) -> None:
@@ -101,14 +118,14 @@ class SavedLabelling(Labelling):
         self._blocks = self._changed_blocks(state, scorer)
 
     def _all_blocks(
-        self, state: Generation, scorer: LabelScorer, allowed: Int64 | None
+        self, state: Generation, scorer: Scorer, allowed: Int64 | None
     ) -> Iterator[ScoredBlock]:
         images = len(state.vectors) if allowed is None else len(allowed)
         for block in score_blocks(state.vectors.live_pieces(allowed), scorer, images):
             self.images_scored += len(block.ids)
             if self._writer is not None:
                 begin = time.perf_counter()
-                self._writer.add(best_rows(block))
+                self._writer.add(best_rows(block), self._given(block))
                 self._not_scoring(begin)
             yield dataclasses.replace(
                 block,
@@ -123,7 +140,10 @@ class SavedLabelling(Labelling):
 
         def score(piece: tuple[Int64, object]) -> tuple[DeltaPiece, ScoredBlock]:
             found = scorer.score(piece)  # type: ignore[arg-type]
-            return found, found.best.block(self.top, scale)
+            block = found.best.block(self.top, scale)
+            if self.abstention is not None and len(block.ids):
+                block = self.abstention.told(block, None)
+            return found, block
 
         lost = vague = 0.0
         with single_threaded_blas():
@@ -134,10 +154,14 @@ class SavedLabelling(Labelling):
                 lost, vague = max(lost, piece.lost), max(vague, piece.vague)
                 if self._writer is not None:
                     begin = time.perf_counter()
-                    self._writer.add(piece.best)
+                    self._writer.add(piece.best, self._given(block))
                     self._not_scoring(begin)
                 yield block
         self._drift = scorer.drift(lost, vague)
+
+    def _given(self, block: ScoredBlock) -> Int32:
+        """(n,) what every image is called, -1 for none of the labels."""
+        return self.final(block).labels[:, 0]
 
     def _not_scoring(self, begin: float) -> None:
         self.saving_seconds += time.perf_counter() - begin
@@ -155,11 +179,12 @@ def classify_beside(
     save_as: str | None = None,
     top: int = 1,
     allowed: Int64 | None = None,
+    none: str | float | NoneRule = OFF,
 ) -> SavedLabelling:
     """Give every image, or those of the rising ids ``allowed``, its best ``top`` labels, as
     ``classify`` does, from what a saved set remembers as far as that goes.
 
-    labels, templates, context : see ``ImageIndex.classify``.
+    labels, templates, context, none : see ``ImageIndex.classify``.
     base : the set to go by, whatever its labels; None for the one that ``save_as`` names, if it
     is there. One of other templates, another context or another model, of ``tag`` or of an
     earlier version has nothing to say, and every image is scored.
@@ -172,30 +197,42 @@ def classify_beside(
     if save_as is not None and allowed is not None:
         raise LabelError("a saved label set is of every image: leave out the filter, or save_as")
     names = check_labels(labels)
+    refuse_groups(labels)
     top = max(1, min(top, len(names)))
-    found, remembered = _base(index, base, save_as)
+    # What is remembered of labels does not tell how probable those above them are.
+    found, remembered = (None, None) if has_tree(labels) else _base(index, base, save_as)
     change: LabelChange | None = None
+    scale = state.space.logit_scale
     if found is not None and remembered is not None:
         if top <= BEST and _is_alike(found, remembered, state, templates, context):
-            change = label_change(found.labels, names)
+            before = wording_keys(labels_of_set(found))
+            change = label_change(before, wording_keys(labels))
         if change is not None and not change.is_small:
             change = None
     if change is None or remembered is None:
-        classes = class_vectors(names, texts, templates, context)
+        classes = class_vectors(labels, texts, templates, context)
     else:
-        classes = _changed_classes(names, change, remembered, texts, templates, context)
+        classes = _changed_classes(labels, change, remembered, texts, templates, context)
     kept = max(top, min(BEST, len(names))) if save_as is not None or change is not None else top
-    scorer = LabelScorer(classes, state.space.logit_scale, kept)
+    scorer = LabelScorer(classes, scale, kept)
+    abstains = abstention(state, texts, names, classes, none, allowed)
     writer: LabelSetWriter | None = None
     if save_as is not None:
-        new = new_label_set(state, save_as, CLASSIFY, names, templates, context)
-        scale = state.space.logit_scale
+        new = dataclasses.replace(
+            new_label_set(state, save_as, CLASSIFY, labels, templates, context),
+            none=rule_of(abstains),
+        )
         shards = tuple(shard.sha256 for shard in _shards(state))
-        writer = LabelSetWriter(index, new, len(state.vectors), classes, scale, shards)
+        columns = None if has_tree(labels) else classes
+        writer = LabelSetWriter(index, new, len(state.vectors), columns, scale, shards)
     result = SavedLabelling(
-        names, top, texts, base=None if change is None else found, change=change, writer=writer
-    )
-    if change is None or remembered is None:
+        names, top, texts, base=None if change is None else found, change=change, writer=writer,
+        abstention=abstains, least=least_probabilities(labels),
+    )  # fmt: skip
+    if isinstance(labels, LabelDefinitions) and labels.has_tree:
+        tree = TreeScorer(labels, classes, scale, top)
+        result.score_all(state, tree, allowed, plain=False)
+    elif change is None or remembered is None:
         result.score_all(state, scorer, allowed)
     else:
         result.score_changes(
@@ -251,7 +288,7 @@ def _unlike(state: Generation, remembered: RememberedScores) -> list[tuple[int, 
 
 
 def _changed_classes(
-    names: Sequence[str],
+    labels: Sequence[str],
     change: LabelChange,
     remembered: RememberedScores,
     texts: TextVectors,
@@ -263,6 +300,6 @@ def _changed_classes(
     stays = change.kept[: change.before] >= 0
     classes[change.kept[: change.before][stays]] = remembered.classes[stays]
     if change.added:
-        added = [names[place] for place in change.added]
+        added = some_labels(labels, change.added)
         classes[list(change.added)] = class_vectors(added, texts, templates, context)
     return classes

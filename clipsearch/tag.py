@@ -21,6 +21,7 @@ from clipsearch.background_words import background_prompts
 from clipsearch.encoder import Float32
 from clipsearch.errors import LabelError, OptionError, SpaceMismatchError
 from clipsearch.generation import Generation
+from clipsearch.label_definitions import definitions_dict, labels_of_set, refuse_groups
 from clipsearch.label_set_files import TAG, LabelRows, LabelSet
 from clipsearch.label_set_saving import new_label_set, save_label_set
 from clipsearch.label_sets import is_of_space, read_label_rows
@@ -63,15 +64,16 @@ def tag(
     thresholds : the same for single labels. most : how many labels an image can have.
     floor_share : how many of the background's z1 may reach the floor; 1 is no floor.
 
-    Raises LabelError, OptionError, and the errors of ``load_encoder``.
+    Raises LabelError, for labels in groups too, OptionError, and the errors of ``load_encoder``.
     """
     names = check_labels(labels)
+    refuse_groups(labels)
     if not 0 < floor_share <= 1:
         raise OptionError(f"the floor's share must be above 0 and at most 1, got {floor_share}")
     limits = _limits(names, (_finite(threshold),) * len(names), thresholds)
     _check_most(most)
     prompts = tuple(background) if background is not None else background_prompts()
-    classes = class_vectors(names, texts, templates, context)
+    classes = class_vectors(labels, texts, templates, context)
     scale = RowScale(texts.encode(prompts))
     begin = time.perf_counter()
     statistics = corpus_statistics(
@@ -81,6 +83,7 @@ def tag(
     return tagging_of(
         rows,
         label_names=names,
+        definitions=definitions_dict(labels),
         thresholds=limits,
         most=most,
         statistics=statistics,
@@ -136,13 +139,14 @@ def tag_like_saved(
         kept, new = _rows_of(kept, live[:0]), live
     parts = [kept]
     if len(new):
-        classes = class_vectors(saved.labels, texts, saved.templates, saved.context)
+        classes = class_vectors(labels_of_set(saved), texts, saved.templates, saved.context)
         scale = RowScale(texts.encode(saved.statistics.background))
         blocks = _blocks_of(state, new)
         parts.append(_tag_blocks(blocks, classes, scale, saved.statistics, limits, most))
     return tagging_of(
         _in_order(parts),
         label_names=saved.labels,
+        definitions=saved.definitions,
         thresholds=limits,
         most=most,
         statistics=saved.statistics,
@@ -162,6 +166,7 @@ def save_tagging(index: Path, state: Generation, name: str, result: Tagging) -> 
         thresholds=result.thresholds,
         most=result.most,
         statistics=result.statistics,
+        definitions=result.definitions,
     )
     return save_label_set(index, new, result.rows())
 

@@ -39,6 +39,7 @@ class Tagging:
     thresholds : C numbers that z2 had to pass. most : the limit of labels an image, or None.
     statistics : what was usual for each label, and the floor.
     templates, context : how the labels became prompts.
+    definitions : what is said of the labels, as ``LabelSet`` has it.
     scored : how many images were scored now; of the others a saved set remembered the tags.
     seconds : time the scoring took. texts_encoded, texts_cached : prompts that took the
         encoder, and prompts that were remembered.
@@ -59,6 +60,7 @@ class Tagging:
     seconds: float = 0.0
     texts_encoded: int = 0
     texts_cached: int = 0
+    definitions: dict[str, Any] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -31,7 +31,7 @@ _RANKED = ("labels", "scores", "probabilities", "margins", "runners_up", "log_su
 Float64 = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class VotedBlock(ScoredBlock):
     """Labels after the vote.
 

@@ -33,12 +33,20 @@ _COMMANDS = {
     "saved": ("clipsearch.cli.saved:saved", "List what is new for a saved search."),
     "classify": ("clipsearch.cli.classify:classify", "Give every image one label of a set."),
     "tag": ("clipsearch.cli.tag:tag", "Give every image any number of labels."),
+    "teach": (
+        "clipsearch.cli.teach:teach",
+        "Correct a saved label set by a few examples.",
+    ),
     "discover": (
         "clipsearch.cli.discover:discover",
         "Find out what is there: groups of images, with names.",
     ),
     "clusters": ("clipsearch.cli.clusters:clusters", "Show what discover found, and change it."),
     "labels": ("clipsearch.cli.labels:labels", "List the saved label sets."),
+    "compare": (
+        "clipsearch.cli.compare:compare",
+        "Compare saved label sets, their versions, or two models.",
+    ),
     "vocabulary": (
         "clipsearch.cli.vocabulary:vocabulary",
         "Encode the words of a file once, and keep them.",
@@ -58,7 +66,7 @@ _COMMANDS = {
     "status": ("clipsearch.cli.status:status", "Show what an index holds."),
     "verify": ("indexer.verify_command:verify", "Check every byte of an index, and mend it."),
     "doctor": ("indexer.doctor_command:doctor", "Check what clipsearch needs on this machine."),
-    "model": ("clipsearch.cli.model:model", "List the models, fetch one, show where it is."),
+    "model": ("clipsearch.cli.model:model", "List the models, fetch one, move an index to it."),
     "demo": ("indexer.demo:demo", "Try it all on a few pictures, without a network."),
 }
 

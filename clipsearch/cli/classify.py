@@ -3,57 +3,72 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import click
 
 from clipsearch.cli import FOUND, NOTHING_FOUND
+from clipsearch.cli.adapt_option import adapt_option, begin_adapted, tell_adapted
 from clipsearch.cli.filter_options import filter_from_options, filter_options
-from clipsearch.cli.label_options import asked_labels, edit_options, edited, label_options
-from clipsearch.cli.output import (
-    counted,
-    display_path,
-    for_display,
-    format_options,
-    human_seconds,
-    on_terminal,
-    table,
+from clipsearch.cli.label_notes import tell_of_labels
+from clipsearch.cli.label_options import (
+    asked_labels,
+    edit_options,
+    edited,
+    label_options,
+    none_rule,
 )
+from clipsearch.cli.labelling_output import label_summary, tell_speed
+from clipsearch.cli.output import counted, format_options, on_terminal
 from clipsearch.cli.places import (
     device_option,
     existing_index,
     index_option,
     moved_model_option,
+    space_option,
 )
 from clipsearch.cli.result_columns import (
     classification_batch,
     classification_schema,
     label_column,
 )
+from clipsearch.cli.saving import saving_allowed
+from clipsearch.cli.taught import begin_taught, is_taught_set, what_covers, what_taught
 from clipsearch.cli.text_progress import TextProgress
+from clipsearch.cli.votes import begin_votes, tell_votes, vote_options
 from clipsearch.errors import OptionError
 from clipsearch.image_index import ImageIndex
 
 if TYPE_CHECKING:
+    from clipsearch.adapt import AdaptedLabelling
     from clipsearch.classify import Labelling
     from clipsearch.cli.label_options import AskedLabels
     from clipsearch.cli.result_files import Write
     from clipsearch.cluster_votes import VotedLabelling
     from clipsearch.filter_options import FilterOptions
     from clipsearch.filters import Filter
-
-_MOST_SHOWN = 60
-"""Lines of a summary on a terminal: of a thousand labels nobody reads the last."""
+    from clipsearch.label_set_files import LabelSet, NoneRule
+    from clipsearch.taught_labelling import TaughtLabelling
 
 
 @click.command()
 @label_options
 @edit_options
 @click.option(
+    "--none", "none", metavar="auto|off|THETA",
+    help="Images that belong to none of the labels get none: auto (the default), by a threshold "
+    "that the collection gives; off, every image gets a label; or a threshold from 0 to 1 for "
+    "the column in_set. A saved set keeps its threshold.",
+)  # fmt: skip
+@click.option(
     "--top", type=click.IntRange(min=1), default=1, show_default=True,
     help="How many labels to write for each image.",
+)  # fmt: skip
+@click.option(
+    "--coverage", metavar="SHARE", type=float,
+    help="With a set that was taught: tell, too, the label set of every image, as many labels as "
+    "it takes for the true one to be among them in SHARE of the images (0.9). Takes 200 confirmed "
+    "images that were not picked for their doubt.",
 )  # fmt: skip
 @click.option(
     "--out", "out_path", metavar="FILE", type=click.Path(path_type=str),
@@ -64,22 +79,12 @@ _MOST_SHOWN = 60
     help="Multiply in bfloat16 through torch where this processor is quicker at it: the same "
     "labels, probabilities to about 1 %. Worth it from millions of images and hundreds of labels.",
 )  # fmt: skip
-@click.option(
-    "--by-cluster", "vote", type=click.Choice(["decide", "temper"]), is_flag=False,
-    flag_value="temper",
-    help="Let images that are alike vote. temper (what the option alone means): an image's labels "
-    "go also by how often its likes have them. decide: a group gets one label. Off by default: "
-    "measured, temper adds 1 to 6 points where the photos show few of the labels, takes 0 to 2 "
-    "where they show all, and up to 8 from labels of a handful of photos; decide adds nothing.",
-)  # fmt: skip
-@click.option(
-    "--clusters", metavar="NAME",
-    help="With --by-cluster: the clusters of the saved discovery NAME vote, instead of groups of 5 "
-    "(decide) or 20 images (temper). Do not let clusters decide that are wider than the labels.",
-)  # fmt: skip
+@vote_options
+@adapt_option
 @filter_options
 @index_option
 @moved_model_option
+@space_option
 @device_option
 @format_options(null=False)
 def classify(
@@ -91,13 +96,17 @@ def classify(
     add: tuple[str, ...],
     remove: tuple[str, ...],
     reword: tuple[str, ...],
+    none: str | None,
     top: int,
+    coverage: float | None,
     out_path: str | None,
     fast: bool,
     vote: str | None,
     clusters: str | None,
+    adapt: bool,
     index_path: str | None,
     model: str | None,
+    space: str | None,
     device: str | None,
     output: str | None,
     filters: FilterOptions | None,
@@ -105,7 +114,8 @@ def classify(
     """Give every image of the index one label of a set, from stored vectors alone.
 
     On a terminal a summary comes: label, count, share, best example. In a pipe each image
-    comes as path, label and probability with tabs between them.
+    comes as path, label and probability with tabs between them. An image that belongs to none
+    of the labels gets none: a line without label and probability; see --none.
 
     A set that was saved remembers what it takes to score only the labels that change and the
     images that are new; the answer is the one that scoring everything gives.
@@ -117,7 +127,9 @@ def classify(
       clipsearch classify --labels @animals --add "otter,seal" --remove dog --save-as animals
     """
     from clipsearch.cli.result_files import check_out_path, printed_results, result_writer
+    from clipsearch.conformal import check_coverage
     from clipsearch.image_index import open_index
+    from clipsearch.label_definitions import LabelDefinitions
     from clipsearch.label_set_files import check_name
     from clipsearch.saved_labelling import SavedLabelling
 
@@ -131,20 +143,61 @@ def classify(
         raise OptionError("what a set remembers is exact: leave out --fast or --save-as")
     if fast and vote is not None:
         raise OptionError("votes are counted in float32: leave out --fast or --by-cluster")
+    if adapt and (fast or vote is not None):
+        raise OptionError("--adapt goes by itself: leave out --fast or --by-cluster")
     if clusters is not None and vote is None:
         raise OptionError("--clusters says who votes together: it goes with --by-cluster")
     asked = asked_labels(place, labels, labels_file, templates, context)
     asked = edited(asked, add, remove, reword)
-    opened = open_index(place, model=model, device=device)
+    rule = none_rule(asked, none)
+    is_taught = asked.saved is not None and asked.saved.teaching is not None
+    if is_taught and (fast or adapt or vote is not None):
+        raise OptionError(
+            "a set that was taught is labelled by its examples: leave out --fast, --adapt and "
+            "--by-cluster"
+        )
+    if coverage is not None and check_coverage(coverage) and not is_taught:
+        raise OptionError(
+            "label sets are calibrated on confirmed images: expected --labels @NAME, a set that "
+            "was taught, with --coverage; 'clipsearch teach' teaches one"
+        )
+    opened = open_index(place, model=model, device=device, space=space)
     opened.watch_texts(TextProgress())
+    if asked.saved is not None and rule is asked.saved.none:
+        rule = _rule_in(opened, asked.saved)
+    if isinstance(asked.names, LabelDefinitions) and asked.names.groups:
+        if fast or adapt or vote is not None or top > 1:
+            raise OptionError("labels in groups: leave out --fast, --adapt, --by-cluster and --top")
+        from clipsearch.cli.group_labels import classify_groups
+
+        # One of each group that excludes each other, unless somebody asks for less.
+        groups_rule = "off" if none is None else rule
+        return classify_groups(
+            opened, asked, name, where=where, none=groups_rule, out=out, output=output
+        )
     labelling: Labelling
     voted: VotedLabelling | None = None
+    taught: TaughtLabelling | None = None
+    adapted: AdaptedLabelling | None = None
     if vote is not None:
-        labelling = voted = _begin_votes(opened, asked, name, vote, clusters, top=top, where=where)
+        labelling = voted = begin_votes(
+            opened, asked, name, vote, clusters, top=top, where=where, none=rule
+        )
+    elif is_taught:
+        labelling = taught = begin_taught(
+            opened, asked, name, top=top, where=where, none=rule, coverage=coverage
+        )
+    elif adapt:
+        labelling = voted = adapted = begin_adapted(
+            opened, asked, name, top=top, where=where, none=rule
+        )
     else:
-        labelling = _begin(opened, asked, name, top=top, where=where, fast=fast)
+        labelling = _begin(opened, asked, name, top=top, where=where, fast=fast, none=rule)
     printed = output in ("json", "csv") or (out is None and not on_terminal())
-    schema = classification_schema(labelling.top, voted is not None)
+    abstains = labelling.abstention is not None
+    has_cosines = voted is not None or (taught is not None and taught.lesson.taught is not None)
+    schema = classification_schema(labelling.top, has_cosines, abstains, coverage is not None)
+    taught_before = name is not None and not is_taught and is_taught_set(opened, name)
     with contextlib.ExitStack() as writers:
         if isinstance(labelling, SavedLabelling):
             writers.enter_context(labelling)
@@ -159,20 +212,45 @@ def classify(
             if isinstance(labelling, SavedLabelling):
                 labelling.save()
             elif voted is not None:
-                with _saving_allowed(opened):
+                with saving_allowed(opened.path):
                     voted.save()
-    if len(asked.names) == 1:
+            elif taught is not None:
+                with saving_allowed(opened.path):
+                    taught.save()
+    if len(asked.names) == 1 and not abstains:
         click.echo("Note: with a single label every image gets it, with probability 1.", err=True)
     if not printed:
-        click.echo(_summary(opened, labelling))
-    _tell_speed(labelling)
-    if voted is not None:
-        _tell_votes(voted)
+        click.echo(label_summary(opened, labelling))
+    tell_speed(labelling)
+    tell_of_labels(opened, asked)
+    if adapted is not None:
+        tell_adapted(adapted)
+    elif voted is not None:
+        tell_votes(voted)
+    if taught is not None:
+        click.echo(what_taught(taught), err=True)
+        if taught.coverage is not None:
+            click.echo(what_covers(taught, taught.coverage), err=True)
     if out is not None:
         click.echo(f"Wrote {out}", err=True)
     if name is not None:
         click.echo(f"Saved as {name}: {counted(labelling.images, 'image')}.", err=True)
+    if taught_before:
+        click.echo(
+            f"The examples of {name} were not used, and are those of the version before: "
+            f"'clipsearch labels {name} --undo' brings them back.",
+            err=True,
+        )
     return FOUND if labelling.images else NOTHING_FOUND
+
+
+def _rule_in(opened: ImageIndex, saved: LabelSet) -> str | NoneRule:
+    """The rule of a saved set; what was fitted for another model of the index is fitted anew."""
+    from clipsearch.label_sets import is_of_space
+
+    if saved.none is None:
+        return "auto"
+    return saved.none if is_of_space(saved, opened.space) else saved.none.setting
 
 
 def _begin(
@@ -183,6 +261,7 @@ def _begin(
     top: int,
     where: Filter | None,
     fast: bool,
+    none: str | float | NoneRule,
 ) -> Labelling:
     """Begin to label: beside a saved set where one is named, by itself otherwise."""
     from clipsearch.saved_labelling import classify_beside
@@ -190,59 +269,16 @@ def _begin(
     if fast or (asked.saved is None and save_as is None):
         return opened.label(
             asked.names, templates=asked.templates, context=asked.context,
-            top=top, where=where, fast=fast,
+            top=top, where=where, fast=fast, none=none,
         )  # fmt: skip
     allowed = None if where is None else opened.matching(where)
-    with _saving_allowed(opened):
+    with saving_allowed(opened.path):
         return classify_beside(
             opened.path, opened.state(), opened.text_vectors(),
             asked.names, asked.templates, asked.context,
             base=asked.saved.name if asked.saved is not None else None,
-            save_as=save_as, top=top, allowed=allowed,
+            save_as=save_as, top=top, allowed=allowed, none=none,
         )  # fmt: skip
-
-
-def _begin_votes(
-    opened: ImageIndex,
-    asked: AskedLabels,
-    save_as: str | None,
-    vote: str,
-    clusters: str | None,
-    *,
-    top: int,
-    where: Filter | None,
-) -> VotedLabelling:
-    """Begin to label by cluster; the votes are counted when this returns."""
-    from clipsearch.cli.stage_progress import StageProgress
-    from clipsearch.cluster_votes import classify_by_cluster
-
-    state = opened.state()
-    allowed = None if where is None else opened.matching(where)
-    assignment = None
-    if clusters is not None:
-        from clipsearch.saved_clusters import open_discovery
-
-        name = clusters.strip().removeprefix("@")
-        assignment = open_discovery(opened.path, state, name).discovery.assignment
-    with StageProgress() as progress:
-        return classify_by_cluster(
-            opened.path, state, opened.text_vectors(),
-            asked.names, asked.templates, asked.context,
-            vote=vote, clusters=assignment, top=top, allowed=allowed, save_as=save_as,
-            on_progress=progress,
-        )  # fmt: skip
-
-
-@contextlib.contextmanager
-def _saving_allowed(opened: ImageIndex) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise
-        raise OptionError(
-            f"no permission to save a label set in the index at {opened.path}"
-        ) from None
 
 
 def _write(opened: ImageIndex, labelling: Labelling, writes: list[Write]) -> None:
@@ -251,61 +287,8 @@ def _write(opened: ImageIndex, labelling: Labelling, writes: list[Write]) -> Non
     for block in labelling:
         if writes:
             cosines = getattr(block, "cosines", None)  # of votes
-            batch = classification_batch(block, names, opened.paths(), labelling.top, cosines)
+            batch = classification_batch(
+                block, names, opened.paths(), labelling.top, cosines, block.covered
+            )
             for write in writes:
                 write(batch)
-
-
-def _summary(opened: ImageIndex, labelling: Labelling) -> str:
-    rows = []
-    for line in labelling.summary():
-        example = ""
-        if line.example_id is not None:
-            place = opened.paths().first_places([line.example_id])[0]
-            example = display_path(place.path) if place is not None else ""
-        rows.append((for_display(line.label), f"{line.count:,}", f"{line.share:.1%}", example))
-    shown = rows[:_MOST_SHOWN] if on_terminal() else rows
-    told = table(("label", "images", "share", "best example"), shown, " rr")
-    more = len(rows) - len(shown)
-    return told + (f"\n... and {counted(more, 'label')} more: see --out FILE" if more else "")
-
-
-def _tell_speed(labelling: Labelling) -> None:
-    rate = labelling.images / max(labelling.seconds, 1e-9)
-    texts = labelling.texts
-    click.echo(
-        f"{_what_was_scored(labelling)} in {human_seconds(labelling.seconds)} "
-        f"({rate:,.0f} images/s); no image was opened. "
-        f"Of {counted(texts.encoded + texts.cached, 'prompt')} {texts.cached:,} were remembered.",
-        err=True,
-    )
-
-
-def _tell_votes(voted: VotedLabelling) -> None:
-    share = voted.overruled / max(1, voted.images)
-    click.echo(
-        f"{counted(voted.groups, 'group')} voted: {voted.overruled:,} of "
-        f"{counted(voted.images, 'image')} ({share:.1%}) have another label than alone.",
-        err=True,
-    )
-
-
-def _what_was_scored(labelling: Labelling) -> str:
-    from clipsearch.saved_labelling import SavedLabelling
-
-    labels = counted(len(labelling.label_names), "label")
-    scored = f"Scored {counted(labelling.images, 'image')} against {labels}"
-    if not isinstance(labelling, SavedLabelling) or labelling.base is None:
-        return scored
-    new = labelling.images_scored
-    known = labelling.images - new
-    if not known:
-        return scored
-    name = labelling.base.name
-    parts = [f"{counted(new, 'image')} against {labels}"] if new else []
-    if labelling.columns_scored:
-        changed = counted(labelling.columns_scored, "changed label")
-        parts.append(f"{counted(known, 'image')} against {changed}")
-    if not parts:
-        return f"Scored nothing, {counted(known, 'image')} and {labels} are remembered by {name},"
-    return f"Scored {' and '.join(parts)}, the rest is remembered by {name},"

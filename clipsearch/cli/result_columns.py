@@ -20,12 +20,15 @@ _TYPES = {
     "id": pa.int64(),
     "path": pa.binary(),
     "rank": pa.int32(),
+    "group": _LABEL,
     "label": _LABEL,
     "score": pa.float32(),
     "cosine": pa.float32(),
     "probability": pa.float32(),
     "margin": pa.float32(),
     "runner_up": _LABEL,
+    "in_set": pa.float32(),
+    "label_set": pa.list_(pa.string()),
 }
 
 
@@ -34,6 +37,8 @@ class Scored(Protocol):
 
     ids : (n,) int64. labels : (n, top) int32 codes; scores, probabilities : (n, top) float32.
     margins : (n,) float32, nan without a second label. runners_up : (n,) int32, -1 then.
+    in_set : (n,) float32, None where every image was to have a label. An image that has none
+    has the code -1.
     """
 
     @property
@@ -48,6 +53,8 @@ class Scored(Protocol):
     def margins(self) -> Float32: ...
     @property
     def runners_up(self) -> Int32: ...
+    @property
+    def in_set(self) -> Float32 | None: ...
 
 
 def label_column(names: Sequence[str]) -> pa.StringArray:
@@ -55,12 +62,14 @@ def label_column(names: Sequence[str]) -> pa.StringArray:
     return string_array(names)
 
 
-def classification_schema(top: int, voted: bool = False) -> pa.Schema:
+def classification_schema(
+    top: int, voted: bool = False, abstains: bool = False, covers: bool = False
+) -> pa.Schema:
     """The columns of ``classification_batch``. path : the system's bytes."""
     rank = ["rank"] if top > 1 else []
     cosine = ["cosine"] if voted else []
     names = ["id", "path", *rank, "label", "score", *cosine, "probability", "margin", "runner_up"]
-    return _schema(names)
+    return _schema([*names, *["in_set"] * abstains, *["label_set"] * covers])
 
 
 def classification_batch(
@@ -69,28 +78,69 @@ def classification_batch(
     places: PathTable,
     top: int,
     cosines: Float32 | None = None,
+    covered: Int32 | None = None,
 ) -> pa.RecordBatch:
     """A row per image, or with ``top`` above 1 per image and rank, in the order of the block.
 
-    names : see ``label_column``. A margin or a runner-up that is not there is null.
+    names : see ``label_column``. A margin or a runner-up that is not there is null. An image
+    that has none of the labels has but its runner-up, the nearest of them, and ``in_set``.
     cosines : (n, top) float32, where scores are something else: see ``VotedBlock``.
+    covered : (n, m) int32, label sets: see ``ScoredBlock``. They are null without a label.
     """
-    images = np.repeat(np.arange(len(block.ids)), top)
-    paths = places.path_column(block.ids)
+    ranks = np.tile(np.arange(1, top + 1, dtype=np.int32), len(block.ids))
+    # An image without a label has one row, not one for every rank.
+    kept = np.flatnonzero((block.labels.ravel() >= 0) | (ranks == 1))
+    images = kept // top
+    labels, margins = block.labels.ravel()[kept], block.margins[images]
+    has_label = labels >= 0
     columns = {
         "id": int_array(block.ids[images]),
-        "path": paths if top == 1 else paths.take(int_array(images)),
-        "rank": int_array(np.tile(np.arange(1, top + 1, dtype=np.int32), len(block.ids))),
-        "label": _labels(block.labels.ravel(), names),
-        "score": _numbers(block.scores.ravel()),
-        "probability": _numbers(block.probabilities.ravel()),
-        "margin": _numbers(block.margins[images], ~np.isnan(block.margins[images])),
+        "path": places.path_column(block.ids),
+        "rank": int_array(ranks[kept]),
+        "label": _labels(labels, names),
+        "score": _numbers(block.scores.ravel()[kept], has_label),
+        "probability": _numbers(block.probabilities.ravel()[kept], has_label),
+        "margin": _numbers(margins, has_label & ~np.isnan(margins)),
         "runner_up": _labels(block.runners_up[images], names),
     }
+    if top > 1:
+        columns["path"] = columns["path"].take(int_array(images))
     if cosines is not None:
-        columns["cosine"] = _numbers(cosines.ravel())
-    schema = classification_schema(top, cosines is not None)
+        columns["cosine"] = _numbers(cosines.ravel()[kept], has_label)
+    if block.in_set is not None:
+        columns["in_set"] = _numbers(block.in_set[images])
+    if covered is not None:
+        columns["label_set"] = _label_sets(covered[images], names)
+    schema = classification_schema(
+        top, cosines is not None, block.in_set is not None, covered is not None
+    )
     return pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
+
+
+def group_schema(abstains: bool) -> pa.Schema:
+    """The columns of ``group_batch``."""
+    names = ["id", "path", "group", "label", "score", "cosine", "probability", "margin"]
+    return _schema([*names, "runner_up", *(["in_set"] if abstains else [])])
+
+
+def group_batch(batch: pa.RecordBatch, group: str, schema: pa.Schema) -> pa.RecordBatch:
+    """A batch of ``classification_batch`` or of ``tag_batch`` as rows of one of several groups;
+    what it does not have is null. schema : of ``group_schema``."""
+    count = len(batch)
+    name = pa.DictionaryArray.from_arrays(
+        int_array(np.zeros(count, np.int32)), string_array([group])
+    )
+    columns = []
+    for field in schema:
+        if field.name == "group":
+            columns.append(name)
+        elif field.name in batch.schema.names:
+            columns.append(batch.column(field.name))
+        elif pa.types.is_dictionary(field.type):
+            columns.append(_labels(np.full(count, -1, np.int32), string_array([group])))
+        else:
+            columns.append(_numbers(np.zeros(count, np.float32), np.zeros(count, bool)))
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
 TAG_SCHEMA = pa.schema(
@@ -119,6 +169,34 @@ def tag_batch(
     return pa.RecordBatch.from_arrays(columns, schema=TAG_SCHEMA)
 
 
+COMPARISON_SCHEMA = pa.schema(
+    [
+        ("id", pa.int64()),
+        ("path", pa.binary()),
+        ("a", _LABEL),
+        ("a_probability", pa.float32()),
+        ("b", _LABEL),
+        ("b_probability", pa.float32()),
+    ]
+)
+"""The columns of ``comparison_batch``."""
+
+
+def comparison_batch(
+    ids: Int64,
+    codes: tuple[Int32, Int32],
+    certain: tuple[Float32, Float32],
+    names: pa.StringArray,
+    places: PathTable,
+) -> pa.RecordBatch:
+    """A row per image: what a and b call it, null for none of the labels, and how sure they
+    are, null where that is not known."""
+    columns = [int_array(ids), places.path_column(ids)]
+    for label, sure in zip(codes, certain, strict=True):
+        columns += [_labels(label, names), _numbers(sure, ~np.isnan(sure))]
+    return pa.RecordBatch.from_arrays(columns, schema=COMPARISON_SCHEMA)
+
+
 def _schema(names: Sequence[str]) -> pa.Schema:
     return pa.schema([(name, _TYPES[name]) for name in names])
 
@@ -132,6 +210,18 @@ def _validity(known: npt.NDArray[np.bool_] | None) -> pa.Buffer | None:
 def _numbers(values: Float32, known: npt.NDArray[np.bool_] | None = None) -> pa.Array:
     data = pa.py_buffer(np.ascontiguousarray(values, np.float32))
     return pa.Array.from_buffers(pa.float32(), len(values), [_validity(known), data])
+
+
+def _label_sets(codes: Int32, names: pa.StringArray) -> pa.ListArray:
+    """Lists of labels, null for an image that has none. codes : (n, m), -1 after the last."""
+    is_member = codes >= 0
+    sizes = is_member.sum(axis=1, dtype=np.int32)
+    starts = np.concatenate([np.zeros(1, np.int32), np.cumsum(sizes, dtype=np.int32)])
+    members = names.take(int_array(codes[is_member]))
+    buffers = [_validity(sizes > 0), pa.py_buffer(starts)]
+    return pa.Array.from_buffers(
+        _TYPES["label_set"], len(codes), buffers, children=[members]
+    )  # fmt: skip
 
 
 def _labels(codes: Int32, names: pa.StringArray) -> pa.DictionaryArray:

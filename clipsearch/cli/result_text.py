@@ -25,10 +25,11 @@ class ResultText:
     """Turns batches of ``schema`` into text.
 
     form : "json" (an object a line), "csv", or "plain" (path, label and the first of the
-    columns "probability" and "score" with tabs between them; nothing for a row without a
-    label). Numbers have six decimals, of a plain line four. A path that is no UTF-8 has
-    replacement characters, and beside it in JSON its bytes as ``path_base64``; plain lines have
-    it as it is, and of white space in a label one space.
+    columns "probability" and "score" with tabs between them; of a row without a label the path
+    and two tabs where there are probabilities, else nothing). Numbers have six decimals, of a
+    plain line four. A path that is no UTF-8 has replacement characters, and beside it in JSON
+    its bytes as ``path_base64``; plain lines have it as it is, and of white space in a label
+    one space.
     """
 
     def __init__(self, form: str, schema: pa.Schema) -> None:
@@ -59,6 +60,11 @@ class ResultText:
                 cells: list[Any] = list(map(_quoted, texts))
             elif pa.types.is_dictionary(column.type):
                 cells = self._quoted_labels(column)
+            elif pa.types.is_list(column.type):
+                cells = [
+                    "null" if texts is None else f"[{', '.join(map(_quoted, texts))}]"
+                    for texts in column.to_pylist()
+                ]
             else:
                 cells = _values(column)
                 if column.null_count:
@@ -80,7 +86,11 @@ class ResultText:
         return list(map(self._quoted_names[1].__getitem__, _codes(column).tolist()))
 
     def _plain(self, batch: pa.RecordBatch) -> bytes:
-        number = "probability" if "probability" in self._names else "score"
+        has_odds = "probability" in self._names
+        numbers = _values(batch.column("probability" if has_odds else "score"))
+        if has_odds and "group" in self._names:  # of any number of labels there is a score alone
+            scores = _values(batch.column("score"))
+            numbers = [s if p is None else p for p, s in zip(numbers, scores, strict=True)]
         labels = [
             None if label is None else " ".join(label.split()).encode("utf-8", "replace")
             for label in [*batch.column("label").dictionary.to_pylist(), None]
@@ -88,10 +98,16 @@ class ResultText:
         cells = zip(
             _raw_paths(batch.column("path")),
             map(labels.__getitem__, _codes(batch.column("label")).tolist()),
-            _values(batch.column(number)),
+            numbers,
             strict=True,
         )
-        return b"".join(b"%s\t%s\t%.4f\n" % row for row in cells if row[1] is not None)
+        if batch.column("label").null_count == 0:
+            return b"".join(b"%s\t%s\t%.4f\n" % row for row in cells)
+        return b"".join(
+            b"%s\t\t\n" % row[0] if row[1] is None else b"%s\t%s\t%.4f\n" % row
+            for row in cells
+            if (has_odds and "group" not in self._names) or row[1] is not None
+        )
 
 
 def path_texts(column: pa.BinaryArray) -> tuple[list[str], dict[int, str]]:
@@ -133,7 +149,10 @@ def _codes(column: pa.DictionaryArray) -> npt.NDArray[np.int64]:
 
 
 def _values(column: pa.Array) -> list[Any]:
-    """(n,) values as CSV and JSON have them, None for null."""
+    """(n,) values as CSV and JSON have them, None for null; of texts in a list CSV has one text
+    with bars between them."""
+    if pa.types.is_list(column.type):
+        return [None if texts is None else "|".join(texts) for texts in column.to_pylist()]
     if pa.types.is_dictionary(column.type):
         names = [*column.dictionary.to_pylist(), None]
         return list(map(names.__getitem__, _codes(column).tolist()))

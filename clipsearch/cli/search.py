@@ -10,9 +10,16 @@ import click
 from clipsearch.cli.filter_options import filter_options
 from clipsearch.cli.hit_output import print_hits
 from clipsearch.cli.output import for_display, format_options, on_terminal
-from clipsearch.cli.places import device_option, existing_index, index_option, moved_model_option
+from clipsearch.cli.places import (
+    device_option,
+    existing_index,
+    index_option,
+    moved_model_option,
+    space_option,
+)
 from clipsearch.cli.search_options import Asked, asked_of, cut_options, image_part, search_options
 from clipsearch.cli.show import check_preview, show_hits, show_options
+from clipsearch.errors import OptionError
 from clipsearch.image_index import open_index
 from clipsearch.query import Query, weighted_texts
 
@@ -28,6 +35,7 @@ from clipsearch.query import Query, weighted_texts
 )
 @index_option
 @moved_model_option
+@space_option
 @device_option
 @format_options()
 def search(
@@ -37,6 +45,7 @@ def search(
     preview: bool,
     index_path: str | None,
     model: str | None,
+    space: str | None,
     device: str | None,
     output: str | None,
 ) -> int:
@@ -52,7 +61,7 @@ def search(
       clipsearch search "a red car" -k all --json
       clipsearch search sunset -0 | xargs -0 ls -l
     """
-    return _answer(asked, save_as, opens, preview, index_path, model, device, output)
+    return _answer(asked, save_as, opens, preview, index_path, model, space, device, output)
 
 
 @click.command()
@@ -62,6 +71,7 @@ def search(
 @show_options
 @index_option
 @moved_model_option
+@space_option
 @device_option
 @format_options()
 def similar(
@@ -70,6 +80,7 @@ def similar(
     preview: bool,
     index_path: str | None,
     model: str | None,
+    space: str | None,
     device: str | None,
     output: str | None,
     **options: object,
@@ -79,7 +90,7 @@ def similar(
     - is an image on standard input.
     """
     asked = asked_of(options, Query(like=(image_part(image),)))
-    return _answer(asked, None, opens, preview, index_path, model, device, output)
+    return _answer(asked, None, opens, preview, index_path, model, space, device, output)
 
 
 def _answer(
@@ -89,14 +100,19 @@ def _answer(
     preview: bool,
     index_path: str | None,
     model: str | None,
+    space: str | None,
     device: str | None,
     output: str | None,
 ) -> int:
     if opens and not asked.given_k:
         asked = replace(asked, k=1)
+    if save_as is not None and space is not None:
+        raise OptionError(
+            "a saved search asks the model that the index answers with: leave out --save or --space"
+        )
     if preview:
         check_preview()
-    opened = open_index(existing_index(index_path), model=model, device=device)
+    opened = open_index(existing_index(index_path), model=model, device=device, space=space)
     texts = [text for text, _ in weighted_texts((*asked.query.plus, *asked.query.minus))]
     words = " ".join([asked.query.text or "", *texts])
     if on_terminal() and words.strip():

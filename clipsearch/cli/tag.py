@@ -11,6 +11,7 @@ import click
 import pyarrow as pa
 
 from clipsearch.cli import FOUND, NOTHING_FOUND
+from clipsearch.cli.label_notes import tell_of_labels
 from clipsearch.cli.label_options import AskedLabels, asked_labels, label_options
 from clipsearch.cli.output import (
     counted,
@@ -26,6 +27,7 @@ from clipsearch.cli.places import (
     existing_index,
     index_option,
     moved_model_option,
+    space_option,
 )
 from clipsearch.cli.result_columns import TAG_SCHEMA, label_column, tag_batch
 from clipsearch.cli.text_progress import TextProgress
@@ -64,6 +66,7 @@ _FEW_IMAGES = 30
 )  # fmt: skip
 @index_option
 @moved_model_option
+@space_option
 @device_option
 @format_options(null=False)
 def tag(
@@ -79,6 +82,7 @@ def tag(
     out_path: str | None,
     index_path: str | None,
     model: str | None,
+    space: str | None,
     device: str | None,
     output: str | None,
 ) -> int:
@@ -98,6 +102,7 @@ def tag(
     """
     from clipsearch.cli.result_files import check_out_path, printed_results, result_writer
     from clipsearch.image_index import open_index
+    from clipsearch.label_definitions import LabelDefinitions
 
     if floor is not None and math.isnan(floor):
         raise OptionError("expected --floor above 0 and at most 100, got nan")
@@ -112,7 +117,7 @@ def tag(
         raise OptionError("--refit goes with a set that tag has saved: --labels @NAME")
     if floor is not None and tagged_before is not None and not refit:
         raise OptionError("a saved label set has its own floor: add --refit to make a new one")
-    opened = open_index(place, model=model, device=device)
+    opened = open_index(place, model=model, device=device, space=space)
     opened.watch_texts(TextProgress())
     result = _tagged(opened, asked, tagged_before, refit, overall, of_label, most, floor)
     if name is None and tagged_before is not None:
@@ -130,8 +135,15 @@ def tag(
             for batch in result_batches(opened, result):
                 write(batch)
     else:
-        click.echo(_summary(opened, result))
-    _tell(result, out)
+        click.echo(tag_summary(opened, result))
+    tell_tagging(result, out)
+    if isinstance(asked.names, LabelDefinitions) and asked.names.has_thresholds:
+        click.echo(
+            "Note: the thresholds of the labels are probabilities, which tags do not have; they "
+            "were not used: see --threshold.",
+            err=True,
+        )
+    tell_of_labels(opened, asked)
     if told:
         click.echo(told, err=True)
     return FOUND if len(result.labels) else NOTHING_FOUND
@@ -203,7 +215,7 @@ def _tagged(
     )  # fmt: skip
 
 
-def _summary(opened: ImageIndex, result: Tagging) -> str:
+def tag_summary(opened: ImageIndex, result: Tagging) -> str:
     rows = []
     for line in result.summary():
         example = ""
@@ -216,7 +228,7 @@ def _summary(opened: ImageIndex, result: Tagging) -> str:
     return table(("label", "images", "share", "best example"), rows, " rr")
 
 
-def _tell(result: Tagging, out: Path | None) -> None:
+def tell_tagging(result: Tagging, out: Path | None) -> None:
     remembered = len(result) - result.scored
     rate = f" ({result.scored / max(result.seconds, 1e-9):,.0f} images/s)" if result.scored else ""
     click.echo(
