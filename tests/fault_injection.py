@@ -345,7 +345,7 @@ def _poll(index: str, text_cache: str, stop: str) -> None:
             seen = {
                 "count": len(opened),
                 "hits": len(hits),
-                "classified": len(opened.classify(["a cat", "a tower"])),
+                "classified": len(opened.classify(["a cat", "a tower"], none="off")),
             }
             if kept is None:
                 kept = opened

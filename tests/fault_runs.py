@@ -336,7 +336,7 @@ def answers_of(place: Path, text_cache: Path) -> Answers:
     opened = open_index(place, text_cache=text_cache)
     hits = opened.search("a wild animal", k=5000)
     names = ["a lion", "a tower", "a drawing"]
-    result = opened.classify(names)
+    result = opened.classify(names, none="off")
     assert len(opened) == len(hits) == len(result)
     rows = zip(
         result.ids.tolist(), result.labels[:, 0].tolist(), result.scores[:, 0].tolist(),
@@ -369,7 +369,7 @@ def assert_whole_or_absent(place: Path, text_cache: Path) -> int:
     assert len(opened) == len(content.images) == len(content.vectors)
     assert {row[2] for row in content.paths.values()} == set(content.images), "half a commit"
     assert len(opened.search("a tower", k=5000)) == len(content.images)
-    assert len(opened.classify(["a lion", "a tower"])) == len(content.images)
+    assert len(opened.classify(["a lion", "a tower"], none="off")) == len(content.images)
     return len(content.images)
 
 

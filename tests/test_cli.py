@@ -197,7 +197,7 @@ def test_wrong_label_sets(cli: Cli, mini_index: Path, tmp_path: Path) -> None:
 
 
 def test_wrong_places_for_a_result(cli: Cli, mini_index: Path, tmp_path: Path) -> None:
-    ask = ("classify", "--labels", "dog,cat", "--index", mini_index)
+    ask = ("classify", "--none", "off", "--labels", "dog,cat", "--index", mini_index)
     (tmp_path / "folder.csv").mkdir()
     refused(cli(*ask, "--out", "x.xlsx"), ".parquet", "x.xlsx")
     refused(cli(*ask, "--out", "x"), ".parquet")
@@ -322,7 +322,7 @@ def test_pipes_of_a_real_shell(pictures: Path, tmp_path: Path) -> None:
         picture = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8))
         picture.save(pictures / f"{name}-{'long' * 40}.png")
     build_index(pictures, tmp_path / "x.index")
-    line = "clipsearch classify --labels a,b,c --top 3 --json"
+    line = "clipsearch classify --labels a,b,c --none off --top 3 --json"
     assert len(fine(shell(line, tmp_path))) > 65_536
     done = shell(f"{line} | head -c 0", tmp_path)
     fine(done)  # pipefail: the code is clipsearch's own
@@ -355,7 +355,7 @@ def test_names_that_are_no_text(cli: Cli, pictures: Path, tmp_path: Path) -> Non
         "search", "a lion", "--index", place, "-k", "99", "--min-score", "none"
     ).stdout.splitlines()
     assert raw in lines
-    ask = ("classify", "--labels", "lion,tower", "--index", place)
+    ask = ("classify", "--none", "off", "--labels", "lion,tower", "--index", place)
     assert raw in [line.split(b"\t")[0] for line in cli(*ask).stdout.splitlines()]
     for options in (("--json", "--out", "o.parquet"), ("--csv", "--out", "o.json")):
         fine(cli(*ask, *options))
@@ -405,7 +405,9 @@ def test_classify_again_and_again_without_the_photos(
     own = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "LOCALAPPDATA": str(tmp_path / "cache")}
 
     def classify(labels: str, *more: str) -> Done:
-        return cli("classify", "--labels", labels, "--index", place, *more, env=own)
+        return cli(
+            "classify", "--labels", labels, "--none", "off", "--index", place, *more, env=own
+        )
 
     first = classify("lion,tower")
     told = first.stderr.decode()
@@ -482,13 +484,15 @@ def read_result(path: Path) -> Iterable[dict[str, Any]]:
 
 
 def test_a_single_label_and_a_labels_file(cli: Cli, mini_index: Path, tmp_path: Path) -> None:
-    done = cli("classify", "--labels", "lion", "--index", mini_index, "--json")
+    done = cli("classify", "--labels", "lion", "--none", "off", "--index", mini_index, "--json")
     rows = objects(done)
     assert all(row["probability"] == 1 and row["margin"] is None for row in rows)
     assert all(row["runner_up"] is None for row in rows)
     assert b"single label" in done.stderr
     (tmp_path / "labels.txt").write_text("# mine\nlion, asleep\n\n  tower \n", encoding="utf-8")
-    done = cli("classify", "--labels-file", "labels.txt", "--index", mini_index, "--json")
+    done = cli(
+        "classify", "--labels-file", "labels.txt", "--none", "off", "--index", mini_index, "--json"
+    )
     assert {row["label"] for row in objects(done)} <= {"lion, asleep", "tower"}
     assert {row["runner_up"] for row in objects(done)} <= {"lion, asleep", "tower"}
 
@@ -581,9 +585,11 @@ def test_every_help_names_its_options(cli: Cli) -> None:
         "saved": ("--all", "--peek", "--forget", "--json"),
         "similar": ("-k", "--min-score", "--where", "--exact", "--index", "--json", "--csv", "-0"),
         "classify": ("--labels", "--labels-file", "--templates", "--context", "--top", "--out",
-                     "--save-as", "--where", "--index", "--json", "--csv"),
+                     "--save-as", "--adapt", "--where", "--index", "--json", "--csv"),
         "tag": ("--labels", "--labels-file", "--save-as", "--threshold", "--max", "--floor",
                 "--refit", "--out", "--index", "--json", "--csv"),
+        "compare": ("A", "--with", "--models", "--show", "--a", "--b", "--out", "--where",
+                    "--index", "--json", "--csv"),
         "labels": ("NAME", "--forget", "--json", "--csv"),
         "vocabulary": ("FILE", "--templates", "--index", "--model", "--device", "--json"),
         "dups": ("--kind", "--print", "--limit", "--max-bits", "--min-cosine", "--seconds",
@@ -642,6 +648,10 @@ def test_demo(cli: Cli, tmp_path: Path) -> None:
     assert len(set(labels)) == 2
     for label in ",".join(labels).split(","):
         assert re.search(rf"^{label}\s+\d+\s+\d+%", told, re.MULTILINE), label
+    images = int(re.search(r"(\d+) pictures indexed", told)[1])  # type: ignore[index]
+    for part in told.split("$ clipsearch classify")[1:]:  # all are accounted for
+        counts = re.findall(r"^\S.*?\s(\d+)\s+\d+%", part, re.MULTILINE)
+        assert sum(map(int, counts)) == images
     assert "Now yours" in told
     (folder,) = (tmp_path / "cache").rglob("demo.index")
     assert sorted(path.name for path in folder.parent.iterdir()) == ["demo.index", "pictures"]

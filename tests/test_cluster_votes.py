@@ -254,7 +254,7 @@ def lines(output: bytes) -> list[dict[str, Any]]:
 
 def test_command(cli_here: Cli, mini_index: Path, tmp_path: Path) -> None:
     """Votes in every form of output; the set that is saved has what was written."""
-    base = ["classify", "--labels", LABEL_LIST, "--index", mini_index]
+    base = ["classify", "--labels", LABEL_LIST, "--none", "off", "--index", mini_index]
     alone = lines(cli_here(*base, "--json").stdout)
     out = tmp_path / "labels.parquet"
     ran = cli_here(
@@ -297,7 +297,7 @@ def test_command(cli_here: Cli, mini_index: Path, tmp_path: Path) -> None:
 
 def test_refusals(cli_here: Cli, mini_index: Path) -> None:
     """One clear line each."""
-    base = ["classify", "--labels", LABEL_LIST, "--index", mini_index]
+    base = ["classify", "--labels", LABEL_LIST, "--none", "off", "--index", mini_index]
     cases = [
         (["--by-cluster", "--fast"], "leave out --fast or --by-cluster"),
         (["--by-cluster", "maybe"], "'maybe' is not one of"),

@@ -427,7 +427,7 @@ def test_labels_of_a_saved_set_are_keywords(home: Path, piped: Piped) -> None:
     from clipsearch.label_set_saving import save_classification
 
     index = open_index(home / "photos.index")
-    result = index.classify(["cat", "city / street"], templates="none")
+    result = index.classify(["cat", "city / street"], templates="none", none="off")
     save_classification(index.path, index._generation, "pets", result, "none", None)
     done = piped(home, _listed(home), "export", "-", "--to", "xmp", "--labels", "@pets")
     assert done.returncode == 0, done.stderr

@@ -342,7 +342,7 @@ def test_classify_equals_open_clip(index: ImageIndex, labels: tuple[str, ...]) -
     odds = np.exp(logits - logits.max(axis=1, keepdims=True))
     odds /= odds.sum(axis=1, keepdims=True)
     order = np.argsort(-scores, axis=1, kind="stable")
-    got = index.classify(labels, top=2)
+    got = index.classify(labels, top=2, none="off")
     np.testing.assert_array_equal(got.ids, ids)
     np.testing.assert_array_equal(got.labels, order[:, :2])
     np.testing.assert_array_equal(got.runners_up, order[:, 1])
@@ -358,7 +358,7 @@ def test_classify_equals_open_clip(index: ImageIndex, labels: tuple[str, ...]) -
 
 
 def test_summary(index: ImageIndex) -> None:
-    got = index.classify(LABELS)
+    got = index.classify(LABELS, none="off")
     rows = got.summary()
     assert sorted(row.label for row in rows) == sorted(LABELS)
     assert sum(row.count for row in rows) == len(index)
@@ -378,18 +378,18 @@ def test_summary(index: ImageIndex) -> None:
 
 def test_second_label_set_and_remembered_texts(mini_index: Path, tmp_path: Path) -> None:
     index = open_index(mini_index, text_cache=tmp_path / "own.sqlite")
-    first = index.classify(LABELS)
+    first = index.classify(LABELS, none="off")
     assert (first.texts_encoded, first.texts_cached) == (7 * len(LABELS), 0)
-    second = index.classify(("wild cat", "lion", "drawing"))
+    second = index.classify(("wild cat", "lion", "drawing"), none="off")
     assert (second.texts_encoded, second.texts_cached) == (14, 7)
-    again = open_index(mini_index, text_cache=tmp_path / "own.sqlite").classify(LABELS)
+    again = open_index(mini_index, text_cache=tmp_path / "own.sqlite").classify(LABELS, none="off")
     assert (again.texts_encoded, again.texts_cached) == (0, 7 * len(LABELS))
     np.testing.assert_array_equal(again.labels, first.labels)
     np.testing.assert_array_equal(again.probabilities, first.probabilities)
 
 
 def test_one_label(index: ImageIndex) -> None:
-    got = index.classify(["lion"], top=5)
+    got = index.classify(["lion"], top=5, none="off")
     assert got.labels.tolist() == [[0]] * len(index)
     assert got.probabilities.tolist() == [[1.0]] * len(index)
     assert np.isnan(got.margins).all()
@@ -397,15 +397,15 @@ def test_one_label(index: ImageIndex) -> None:
 
 
 def test_top_is_held_to_the_labels(index: ImageIndex) -> None:
-    got = index.classify(LABELS, top=99)
+    got = index.classify(LABELS, top=99, none="off")
     assert got.labels.shape == (len(index), len(LABELS))
-    assert index.classify(LABELS, top=0).labels.shape == (len(index), 1)
+    assert index.classify(LABELS, top=0, none="off").labels.shape == (len(index), 1)
 
 
 @pytest.mark.parametrize("labels", [[], [""], ["a", "A "], "lion", ["lion", " "]])
 def test_bad_labels(index: ImageIndex, labels: Any) -> None:
     with pytest.raises(LabelError):
-        index.classify(labels)
+        index.classify(labels, none="off")
 
 
 def test_no_image_file_is_opened(
@@ -414,7 +414,7 @@ def test_no_image_file_is_opened(
     place = mini_index.parent / "own.index"
     build_index(pictures, place, encoder="mini")
     known = open_index(place)
-    wanted = known.search("a lion"), known.classify(LABELS)
+    wanted = known.search("a lion"), known.classify(LABELS, none="off")
     shutil.rmtree(pictures)
     opened: list[str] = []
     real_open = io.open
@@ -427,7 +427,7 @@ def test_no_image_file_is_opened(
     monkeypatch.setattr(io, "open", watched)
     index = open_index(place)
     assert list(index.search("a lion")) == list(wanted[0])
-    np.testing.assert_array_equal(index.classify(LABELS).labels, wanted[1].labels)
+    np.testing.assert_array_equal(index.classify(LABELS, none="off").labels, wanted[1].labels)
     assert any(name.endswith("manifest.json") for name in opened)  # the watch is awake
     assert not [name for name in opened if name.startswith(str(pictures))]
 
@@ -438,13 +438,13 @@ def test_no_image_file_is_opened(
 def test_remembered_texts_need_no_torch(mini_index: Path) -> None:
     index = open_index(mini_index)
     wanted = [hit.id for hit in index.search("a lion in the grass", k=3)]
-    labels = index.classify(LABELS).labels[:, 0].tolist()
+    labels = index.classify(LABELS, none="off").labels[:, 0].tolist()
     found = python(
         "import sys\n"
         "from clipsearch import open_index\n"
         "index = open_index(sys.argv[1])\n"
         "ids = [hit.id for hit in index.search('a lion in the grass', k=3)]\n"
-        f"labels = index.classify({LABELS!r}).labels[:, 0].tolist()\n"
+        f"labels = index.classify({LABELS!r}, none='off').labels[:, 0].tolist()\n"
         "similar = index.similar(ids[0])\n"
         "heavy = [n for n in ('torch', 'open_clip', 'faiss', 'gradio') if n in sys.modules]\n"
         "print(ids, labels, heavy)",
@@ -517,7 +517,7 @@ def test_everything_deleted(mini_index: Path) -> None:
     index = open_index(mini_index)
     assert len(index) == 0
     assert len(index.search("a lion")) == 0
-    got = index.classify(LABELS, top=2)
+    got = index.classify(LABELS, top=2, none="off")
     assert len(got) == 0
     assert got.labels.shape == (0, 2)
     assert [row.count for row in got.summary()] == [0] * len(LABELS)
@@ -541,7 +541,7 @@ def delete(place: Path, ids: list[int]) -> None:
 def test_deleted_images_never_come_back(index: ImageIndex) -> None:
     ids, rows = stored(index.path)
     gone = ids[[1, 4]].tolist()
-    before = index.classify(LABELS)
+    before = index.classify(LABELS, none="off")
     delete(index.path, gone)
     assert len(index) == len(ids)  # the open generation stays as it was
     assert index.refresh()
@@ -550,7 +550,7 @@ def test_deleted_images_never_come_back(index: ImageIndex) -> None:
         hits = index.search(Query(vector=row), k=100)
         assert not {hit.id for hit in hits} & set(gone)
         check_hits(hits, index.path, row, 100)
-    after = index.classify(LABELS)
+    after = index.classify(LABELS, none="off")
     keep = ~np.isin(before.ids, gone)
     np.testing.assert_array_equal(after.ids, before.ids[keep])
     np.testing.assert_array_equal(after.labels, before.labels[keep])
@@ -668,11 +668,13 @@ def test_refresh_sees_an_index_made_anew(mini_index: Path) -> None:
 
 def test_deleting_the_cache_loses_nothing(mini_index: Path) -> None:
     index = open_index(mini_index)
-    wanted = index.search("a lion", k=100), index.classify(LABELS)
+    wanted = index.search("a lion", k=100), index.classify(LABELS, none="off")
     shutil.rmtree(mini_index / "cache")
     again = open_index(mini_index)
     assert list(again.search("a lion", k=100)) == list(wanted[0])
-    np.testing.assert_array_equal(again.classify(LABELS).probabilities, wanted[1].probabilities)
+    np.testing.assert_array_equal(
+        again.classify(LABELS, none="off").probabilities, wanted[1].probabilities
+    )
     assert (mini_index / "cache" / "vectors").is_dir()  # made anew
     assert again.thumbnail(0) is None
     # What is mapped goes on to answer, too.
@@ -740,7 +742,7 @@ def test_model_of_another_space(mini_index: Path, tmp_path: Path) -> None:
     with pytest.raises(SpaceMismatchError, match="mini"):
         index.search("a text that nobody remembers")
     with pytest.raises(SpaceMismatchError):
-        index.classify(LABELS)
+        index.classify(LABELS, none="off")
     with pytest.raises(SpaceMismatchError):
         index.encoder()
 
@@ -778,14 +780,14 @@ def test_many_threads_on_one_index(mini_index: Path, tmp_path: Path) -> None:
     texts = [f"{thing} in {place}" for thing in LABELS for place in ("a city", "the grass")]
     alone = open_index(mini_index, text_cache=tmp_path / "a.sqlite")
     wanted = {text: [hit.id for hit in alone.search(text, k=5)] for text in texts}
-    labels = alone.classify(LABELS).labels
+    labels = alone.classify(LABELS, none="off").labels
     shared = open_index(mini_index, text_cache=tmp_path / "b.sqlite")
 
     def ask(number: int) -> None:
         text = texts[number % len(texts)]
         assert [hit.id for hit in shared.search(text, k=5)] == wanted[text]
         if number % 4 == 0:
-            np.testing.assert_array_equal(shared.classify(LABELS).labels, labels)
+            np.testing.assert_array_equal(shared.classify(LABELS, none="off").labels, labels)
         if number % 7 == 0:
             shared.refresh()
         assert shared.similar(number % 3, k=2)[0].id != number % 3

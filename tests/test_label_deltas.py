@@ -29,6 +29,7 @@ from clipsearch.encoder import Encoder, Float32, ImageGeometry, Space
 from clipsearch.errors import LabelError
 from clipsearch.generation import Generation, open_generation
 from clipsearch.label_changes import edited_labels, label_change
+from clipsearch.label_history import label_set_versions
 from clipsearch.label_merging import Merger
 from clipsearch.label_set_saving import delete_label_set, save_classification
 from clipsearch.label_sets import read_label_rows, read_label_set, read_remembered
@@ -720,7 +721,10 @@ def test_processes_that_save_at_once(tmp_path: Path) -> None:
     assert remembered is not None
     assert remembered.all_sound()
     assert found.labels[-1] == "step 7"
-    assert len(os.listdir(saved.place / "labels")) == 4  # the lock, and three files
+    # The lock, three files, and two for each of the versions before.
+    kept = len(label_set_versions(saved.place, "set")) - 1
+    assert len(os.listdir(saved.place / "labels")) == 4 + 2 * kept
+    assert len(list((saved.place / "labels").glob("*.scores"))) == 1
 
 
 # -- the command line ----------------------------------------------------------------------------
@@ -742,7 +746,7 @@ def _alike(got: list[dict[str, str]], wanted: list[dict[str, str]]) -> None:
 def test_the_command_line_edits_a_set(
     mini_index: Path, pictures: Path, cli: Cli, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
-    at = ("--index", str(mini_index), "--csv")
+    at = ("--index", str(mini_index), "--csv", "--none", "off")
 
     def ask(*arguments: str) -> subprocess.CompletedProcess[bytes]:
         """The command line in this process, which has the model already."""

@@ -657,12 +657,16 @@ def test_what_changes_by_itself_is_asked_again(
     # A label set that is saved anew.
     index = open_index(mini_index)
     for labels in (["a cat", "a dog"], ["a dog", "a tower"]):
-        save_classification(mini_index, state, "s", index.classify(labels), "simple", None)
+        save_classification(
+            mini_index, state, "s", index.classify(labels, none="off"), "simple", None
+        )
         found = [asked(f"label = '{label}'") for label in labels]
         assert sorted(found[0] + found[1]) == all_ids
         assert found[0] == [
             int(i)
-            for i, code in zip(all_ids, index.classify(labels).labels[:, 0], strict=True)
+            for i, code in zip(
+                all_ids, index.classify(labels, none="off").labels[:, 0], strict=True
+            )
             if code == 0
         ]
     # A link that leads elsewhere, and a folder named from elsewhere.
@@ -770,7 +774,7 @@ def test_a_real_folder(pictures: Path, tmp_path: Path, monkeypatch: pytest.Monke
 def test_labels_of_a_saved_set(mini_index: Path) -> None:
     state = open_generation(mini_index)
     names = ["a tower", "an animal", "a person"]
-    result = open_index(mini_index).classify(names, templates="none")
+    result = open_index(mini_index).classify(names, templates="none", none="off")
     save_classification(mini_index, state, "things", result, "none", None)
     for number, name in enumerate(names):
         wanted = result.ids[result.labels[:, 0] == number].tolist()

@@ -51,6 +51,8 @@ def test_every_command_runs(pictures: Path, tmp_path: Path) -> None:
         if line.startswith("$ ")
     ]
     assert len(commands) >= 10
+    (definitions,) = _blocks("toml")
+    (home / "animals.toml").write_text(definitions, encoding="utf-8")
     import os
 
     environment = {

@@ -46,13 +46,17 @@ def places(tmp_path: Path) -> PathTable:
     return index.table
 
 
-def block_of(top: int, rows: int, alone: bool = False) -> SimpleNamespace:
+def block_of(top: int, rows: int, alone: bool = False, abstains: bool = False) -> SimpleNamespace:
     chance = np.random.default_rng(top)
     scores = chance.normal(0, 0.3, (rows, top)).astype(np.float32)
     scores[0, 0], scores[1, 0], scores[2, 0] = 1e-7, -1e-9, 0.0000005
+    labels = chance.integers(0, len(_LABELS), (rows, top)).astype(np.int32)
+    if abstains:
+        labels[::3] = -1
     return SimpleNamespace(
         ids=np.arange(0, 3 * rows, 3),
-        labels=chance.integers(0, len(_LABELS), (rows, top)).astype(np.int32),
+        labels=labels,
+        in_set=chance.random(rows, np.float32) if abstains else None,
         scores=scores,
         probabilities=chance.random((rows, top), np.float32),
         margins=np.full(rows, np.nan, np.float32) if alone else chance.random(rows, np.float32),
@@ -68,34 +72,46 @@ def rows_of(block: SimpleNamespace, places: PathTable) -> list[dict[str, Any]]:
     for row, place in enumerate(places.first_places(block.ids)):
         assert place is not None
         margin, runner_up = float(block.margins[row]), int(block.runners_up[row])
-        for rank in range(block.labels.shape[1]):
+        has_label = block.labels[row, 0] >= 0
+        for rank in range(block.labels.shape[1] if has_label else 1):
+            score, odds = float(block.scores[row, rank]), float(block.probabilities[row, rank])
+            of_set = {} if block.in_set is None else {"in_set": round(float(block.in_set[row]), 6)}
             rows.append(
                 {
                     "id": int(block.ids[row]),
                     "path": str(place.path),
                     **({"rank": rank + 1} if block.labels.shape[1] > 1 else {}),
-                    "label": _LABELS[block.labels[row, rank]],
-                    "score": round(float(block.scores[row, rank]), 6),
-                    "probability": round(float(block.probabilities[row, rank]), 6),
-                    "margin": None if math.isnan(margin) else round(margin, 6),
+                    "label": _LABELS[block.labels[row, rank]] if has_label else None,
+                    "score": round(score, 6) if has_label else None,
+                    "probability": round(odds, 6) if has_label else None,
+                    "margin": None if math.isnan(margin) or not has_label else round(margin, 6),
                     "runner_up": _LABELS[runner_up] if runner_up >= 0 else None,
+                    **of_set,
                 }
             )
     return rows
 
 
-@pytest.mark.parametrize(("top", "alone"), [(1, False), (3, False), (1, True)])
+@pytest.mark.parametrize(
+    ("top", "alone", "abstains"),
+    [(1, False, False), (3, False, False), (1, True, False), (1, False, True), (3, False, True)],
+)
 def test_every_form_has_the_same_rows(
-    places: PathTable, tmp_path: Path, top: int, alone: bool
+    places: PathTable, tmp_path: Path, top: int, alone: bool, abstains: bool
 ) -> None:
-    block = block_of(top, 50, alone)
+    block = block_of(top, 50, alone, abstains)
     wanted = rows_of(block, places)
     names = label_column(_LABELS)
     cuts = [0, 1, 17, 17, 50]
     for ending in ("parquet", "csv", "json"):
-        with result_writer(tmp_path / f"o.{ending}", classification_schema(top)) as write:
+        with result_writer(
+            tmp_path / f"o.{ending}", classification_schema(top, abstains=abstains)
+        ) as write:
             for start, stop in itertools.pairwise(cuts):
-                part = {name: column[start:stop] for name, column in vars(block).items()}
+                part = {
+                    name: None if column is None else column[start:stop]
+                    for name, column in vars(block).items()
+                }
                 write(classification_batch(SimpleNamespace(**part), names, places, top))
     shown = [{**row, "path": path_fields(Path(row["path"]))["path"]} for row in wanted]
 
@@ -123,8 +139,8 @@ def test_every_form_has_the_same_rows(
                 assert found[name] == pytest.approx(value, abs=6e-7)
             else:
                 assert found[name] == value
-    scores = np.asarray(table.column("score").to_pylist(), np.float32)
-    assert np.array_equal(scores, block.scores.ravel())  # not rounded
+    scores = np.asarray(table.column("score").drop_null().to_pylist(), np.float32)
+    assert np.array_equal(scores, block.scores[block.labels[:, 0] >= 0].ravel())  # not rounded
 
 
 def test_numbers_are_rounded_as_python_does() -> None:

@@ -305,7 +305,7 @@ def test_untagged_images_are_remembered_and_found_by_no_label(place: Path) -> No
 def test_sets_that_cannot_be_continued(place: Path) -> None:
     state, texts = opened(place)
     save_tagging(place, state, "things", tag(state, texts, _LABELS, background=_FEW))
-    one = open_index(place).classify(_LABELS)
+    one = open_index(place).classify(_LABELS, none="off")
     save_classification(place, state, "one-each", one, "simple", None)
     with pytest.raises(LabelError, match="one-each was saved by classify"):
         tag_like_saved(place, state, texts, "one-each")
