@@ -105,8 +105,8 @@ def whole_process(index: Path, other: str, turns: int) -> None:
             edit = ("--add", other) if turn % 2 == 0 else ("--remove", other)
             runs.append(
                 run([
-                    *CLIPSEARCH, "classify", "--labels", f"@{NAME}", *edit, "--save-as", NAME,
-                    "--index", index, "--out", Path(scratch, "x.parquet"),
+                    *CLIPSEARCH, "classify", "--labels", f"@{NAME}", *edit, "--none", "off",
+                    "--save-as", NAME, "--index", index, "--out", Path(scratch, "x.parquet"),
                 ])
             )  # fmt: skip
     seconds = statistics.median(one.seconds for one in runs)

@@ -148,7 +148,7 @@ def labelling_cost(scratch: Path, index: Path | None, photos: int, count: int) -
     place = index or scratch / f"photos-{photos}.index"
     labels = scratch / f"labels-{count}.txt"
     labels.write_text("".join(f"concept {number:04d}\n" for number in range(count)))
-    command = ["classify", "--labels-file", labels, "--index", place]
+    command = ["classify", "--none", "off", "--labels-file", labels, "--index", place]
     command += ["--out", scratch / f"labels-{count}.parquet"]
     if env is not None:
         run([*CLIPSEARCH, *command], env=env)  # the texts are encoded, and remembered

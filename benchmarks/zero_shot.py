@@ -39,7 +39,7 @@ def with_clipsearch(folder: Path, model: str, labels: list[str]) -> dict[Path, s
         place = Path(scratch) / "zero-shot.index"
         build_index(folder, place, encoder=model)
         index = open_index(place)
-        result = index.classify(labels)
+        result = index.classify(labels, none="off")
         return {
             place.path: label
             for image_id in result.ids.tolist()
