@@ -23,7 +23,7 @@ import pytest
 from PIL import Image
 
 from clipsearch import Query, open_index
-from clipsearch.errors import IndexLockedError, IndexNotFoundError
+from clipsearch.errors import IndexLockedError
 from clipsearch.manifest import read_manifest
 from clipsearch.store import LocalStore
 from indexer import IndexConfig, build_index
@@ -102,15 +102,16 @@ def many(folder: Path, count: int) -> Path:
     return folder
 
 
-def wait_for_images(place: Path, process: subprocess.Popen[bytes]) -> int:
-    """Wait until a part is finished; how many images can be searched then."""
+def hold_with_images(place: Path, process: subprocess.Popen[bytes]) -> int:
+    """Halt the run once a part is finished, or it could end before anybody has looked; how many
+    images can be searched then."""
     deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            return len(open_index(place))
-        except IndexNotFoundError:
-            time.sleep(0.005)
-    raise AssertionError(f"ended with {process.poll()} before a part was finished")
+    while not (place / "manifest.json").exists():
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise AssertionError(f"ended with {process.poll()} before a part was finished")
+        time.sleep(0.002)
+    process.send_signal(signal.SIGSTOP)
+    return len(open_index(place))
 
 
 @posix_only
@@ -122,8 +123,9 @@ def test_plug(tmp_path: Path, number: signal.Signals) -> None:
     """
     folder, place = many(tmp_path / "many", 400), tmp_path / "m.index"
     process = started_in_small_parts(folder, place)
-    wait_for_images(place, process)
+    assert hold_with_images(place, process) < 400
     process.send_signal(number)
+    process.send_signal(signal.SIGCONT)
     _, error = process.communicate(timeout=60)
     assert process.returncode == (-9 if number == signal.SIGKILL else 130)
     assert b"Traceback" not in error
@@ -364,9 +366,9 @@ def test_search_meanwhile(tmp_path: Path) -> None:
     """**You search while a run goes on**: finished parts are found, half of one never is."""
     folder, place = many(tmp_path / "many", 400), tmp_path / "m.index"
     process = started_in_small_parts(folder, place)
-    wait_for_images(place, process)
+    counts = {hold_with_images(place, process)}
     reader = open_index(place)
-    counts: set[int] = set()
+    process.send_signal(signal.SIGCONT)
     while process.poll() is None:
         reader.refresh()
         hits = reader.search(Query(vector=[1.0] * 256), k=1000)
