@@ -8,12 +8,21 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+if os.environ.get("PYTEST_XDIST_WORKER"):
+    # Several test processes share the processors: each, with those that it starts, takes its
+    # part of them. Two times two threads on two processors take twice the processor time of
+    # two times one, most of it in waiting. To be set before NumPy and torch are loaded.
+    _WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(_name, str(max(1, (os.cpu_count() or 1) // _WORKERS)))
 
 pytest.register_assert_rewrite("tests.fault_runs")  # its asserts are to say what they compared
 
@@ -30,6 +39,24 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory) -> None:
         os.environ[name] = str(home / name.lower())
     for name in [name for name in os.environ if name.startswith("CLIPSEARCH_")]:
         del os.environ[name]
+
+
+_HANDLERS = {
+    getattr(signal, name): signal.getsignal(getattr(signal, name))
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
+    if hasattr(signal, name)
+}
+
+
+@pytest.fixture(autouse=True)
+def _signals_as_they_were() -> Iterator[None]:
+    """A command that is interrupted ignores further signals on its way out. One that ran in this
+    process must not leave it so: every process started later would ignore them, too."""
+    for number, handler in _HANDLERS.items():
+        signal.signal(number, handler)
+    yield
+    for number, handler in _HANDLERS.items():
+        signal.signal(number, handler)
 
 
 def _shared(relative: str) -> Path:
@@ -99,13 +126,24 @@ Cli = Callable[..., "subprocess.CompletedProcess[bytes]"]
 
 @pytest.fixture
 def cli_here(capfdbinary: pytest.CaptureFixture[bytes]) -> Cli:
-    """``cli`` without a process of its own: quicker, where nothing depends on one."""
+    """``cli`` without a process of its own: quicker, where nothing depends on one.
+
+    It runs in the folder of the tests unless ``cwd`` says where.
+    """
     from clipsearch.cli import run
 
-    def run_here(*arguments: str | os.PathLike[str]) -> subprocess.CompletedProcess[bytes]:
+    def run_here(
+        *arguments: str | os.PathLike[str],
+        cwd: Path | None = None,
+        env: dict[str, str] | None = None,
+    ) -> subprocess.CompletedProcess[bytes]:
         capfdbinary.readouterr()
         texts = [os.fspath(argument) for argument in arguments]
-        code = run(texts)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(cwd or Path.cwd())
+            for name, value in (env or {}).items():
+                patch.setenv(name, value)
+            code = run(texts)
         return subprocess.CompletedProcess(texts, code, *capfdbinary.readouterr())
 
     return run_here

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import functools
 import io
 import json
 import os
@@ -24,6 +25,7 @@ import pytest
 from PIL import Image
 
 import clipsearch
+import clipsearch.cli
 from clipsearch import open_index
 from indexer import build_index
 
@@ -81,31 +83,37 @@ def no_models(tmp_path: Path) -> dict[str, str]:
     return {name: str(tmp_path / "no-hub") for name in ("HF_HOME", "HF_HUB_CACHE")}
 
 
+@pytest.fixture
+def here(cli_here: Cli, tmp_path: Path) -> Cli:
+    """``cli`` in this process: for the rest of a test whose first command is a real one."""
+    return functools.partial(cli_here, cwd=tmp_path)
+
+
 # -- what is refused -------------------------------------------------------------------------
 
 
-def test_wrong_searches(cli: Cli, mini_index: Path, tmp_path: Path) -> None:
+def test_wrong_searches(cli: Cli, here: Cli, mini_index: Path, tmp_path: Path) -> None:
     at = ("--index", mini_index)
     refused(cli("search", "dog", "--index", "none.index"), "no index at none.index")
     (tmp_path / "nothing").mkdir()
     own = {name: str(tmp_path / "nothing") for name in ("XDG_DATA_HOME", "LOCALAPPDATA")}
     alone = Path(tmp_path.anchor)  # no *.index folder above it
-    refused(cli("search", "dog", cwd=alone, env=own), "no index here", "clipsearch index")
-    refused(cli("search", "", *at), "empty")
-    refused(cli("search", "   ", *at), "empty")
-    refused(cli("", *at), "empty")
-    refused(cli("search", *at), "empty")
-    refused(cli("search", "dog", "-k", "0", *at), "-k", "1")
-    refused(cli("search", "dog", "-k", "many", *at), "-k", "many")
-    refused(cli("search", "dog", "--min-score", "abc", *at), "abc", "number")
-    refused(cli("search", "dog", "--min-score", "nan", *at), "nan", "number")
-    refused(cli("search", "dog", "--colour", "red", *at), "--colour")
-    refused(cli("search", "dog", "--device", "toaster", *at), "toaster")
+    refused(here("search", "dog", cwd=alone, env=own), "no index here", "clipsearch index")
+    refused(here("search", "", *at), "empty")
+    refused(here("search", "   ", *at), "empty")
+    refused(here("", *at), "empty")
+    refused(here("search", *at), "empty")
+    refused(here("search", "dog", "-k", "0", *at), "-k", "1")
+    refused(here("search", "dog", "-k", "many", *at), "-k", "many")
+    refused(here("search", "dog", "--min-score", "abc", *at), "abc", "number")
+    refused(here("search", "dog", "--min-score", "nan", *at), "nan", "number")
+    refused(here("search", "dog", "--colour", "red", *at), "--colour")
+    refused(here("search", "dog", "--device", "toaster", *at), "toaster")
     (tmp_path / "file").write_text("x")
-    refused(cli("search", "dog", "--index", tmp_path / "file"), "no index at")
+    refused(here("search", "dog", "--index", tmp_path / "file"), "no index at")
 
 
-def test_damaged_indexes(cli: Cli, mini_index: Path) -> None:
+def test_damaged_indexes(cli: Cli, here: Cli, mini_index: Path) -> None:
     manifest = mini_index / "manifest.json"
     text = manifest.read_text()
     at = ("--index", mini_index)
@@ -117,36 +125,36 @@ def test_damaged_indexes(cli: Cli, mini_index: Path) -> None:
     ):
         manifest.write_text(damaged)
         refused(cli("status", *at), word)
-    refused(cli("index", mini_index.parent, *at), "upgrade")
+    refused(here("index", mini_index.parent, *at), "upgrade")
     manifest.write_text(text)
     (shard,) = (mini_index / "images").iterdir()
     vectors = next((mini_index / "embeddings").rglob("*.parquet"))
     shutil.rmtree(mini_index / "cache")
     vectors.write_bytes(vectors.read_bytes()[:100])
-    refused(cli("search", "dog", *at), vectors.name, "damaged")
+    refused(here("search", "dog", *at), vectors.name, "damaged")
     vectors.unlink()
-    refused(cli("search", "dog", *at), vectors.name, "lost")
+    refused(here("search", "dog", *at), vectors.name, "lost")
     assert shard.exists()
 
 
-def test_wrong_folders_and_models(cli: Cli, pictures: Path, tmp_path: Path) -> None:
+def test_wrong_folders_and_models(cli: Cli, here: Cli, pictures: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts" / "a.txt").write_text("a")
     before = sorted(os.listdir(tmp_path))
     to = ("--index", "new.index", "--model", "mini")
     refused(cli("index", *to), "FOLDER")
-    refused(cli("index", "nowhere", *to), "no such folder", "nowhere")
-    refused(cli("index", "empty", *to), "no images", "empty")
-    refused(cli("index", "texts", *to), "no images", "1 other file")
-    refused(cli("index", "texts/a.txt", *to), "expected a folder of images or an image")
-    refused(cli("index", pictures, "--index", pictures, "--model", "mini"), "not an index")
-    refused(cli("index", pictures, *to[:2], "--model", "balancd"), "balanced", lines=2)
-    refused(cli("index", pictures, *to[:2], "--model", "ViT-B-33/openai"), "ViT-B-32", lines=2)
-    refused(cli("index", pictures, *to[:2], "--model", "./nothing"), "model folder")
-    refused(cli("index", pictures, *to, "--batch-size", "0"), "batch-size")
-    refused(cli("index", pictures, *to, "--decode", "slow"), "exact", "fast")
-    refused(cli("model", "path", "nonsense"), "nonsense", "mini", lines=2)
+    refused(here("index", "nowhere", *to), "no such folder", "nowhere")
+    refused(here("index", "empty", *to), "no images", "empty")
+    refused(here("index", "texts", *to), "no images", "1 other file")
+    refused(here("index", "texts/a.txt", *to), "expected a folder of images or an image")
+    refused(here("index", pictures, "--index", pictures, "--model", "mini"), "not an index")
+    refused(here("index", pictures, *to[:2], "--model", "balancd"), "balanced", lines=2)
+    refused(here("index", pictures, *to[:2], "--model", "ViT-B-33/openai"), "ViT-B-32", lines=2)
+    refused(here("index", pictures, *to[:2], "--model", "./nothing"), "model folder")
+    refused(here("index", pictures, *to, "--batch-size", "0"), "batch-size")
+    refused(here("index", pictures, *to, "--decode", "slow"), "exact", "fast")
+    refused(here("model", "path", "nonsense"), "nonsense", "mini", lines=2)
     assert sorted(os.listdir(tmp_path)) == before
 
 
@@ -177,45 +185,47 @@ def test_offline_forbids_the_network(cli: Cli, pictures: Path, tmp_path: Path) -
     assert not (tmp_path / "x.index").exists()
 
 
-def test_wrong_label_sets(cli: Cli, mini_index: Path, tmp_path: Path) -> None:
+def test_wrong_label_sets(here: Cli, mini_index: Path, tmp_path: Path) -> None:
     at = ("--index", mini_index)
     (tmp_path / "none.txt").write_text("# only a remark\n\n")
     (tmp_path / "twice.txt").write_text("dog\ncat\nDOG\n")
     (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\0d\0o\0g")
-    refused(cli("classify", *at), "--labels")
-    refused(cli("classify", "--labels", "a", "--labels-file", "f", *at), "either")
-    refused(cli("classify", "--labels", "", *at), "no label")
-    refused(cli("classify", "--labels", "dog,,cat", *at), "label 2", "empty")
-    refused(cli("classify", "--labels", "dog,cat, Dog", *at), "twice", "dog")
-    refused(cli("classify", "--labels-file", "nowhere.txt", *at), "nowhere.txt")
-    refused(cli("classify", "--labels-file", tmp_path, *at), str(tmp_path))
-    refused(cli("classify", "--labels-file", "none.txt", *at), "no labels")
-    refused(cli("classify", "--labels-file", "twice.txt", *at), "twice")
-    refused(cli("classify", "--labels-file", "binary.txt", *at), "UTF-8")
-    refused(cli("classify", "--labels", "a,b", "--templates", "nonsense", *at), "templates")
-    refused(cli("classify", "--labels", "a,b", "--top", "0", *at), "--top")
+    refused(here("classify", *at), "--labels")
+    refused(here("classify", "--labels", "a", "--labels-file", "f", *at), "either")
+    refused(here("classify", "--labels", "", *at), "no label")
+    refused(here("classify", "--labels", "dog,,cat", *at), "label 2", "empty")
+    refused(here("classify", "--labels", "dog,cat, Dog", *at), "twice", "dog")
+    refused(here("classify", "--labels-file", "nowhere.txt", *at), "nowhere.txt")
+    refused(here("classify", "--labels-file", tmp_path, *at), str(tmp_path))
+    refused(here("classify", "--labels-file", "none.txt", *at), "no labels")
+    refused(here("classify", "--labels-file", "twice.txt", *at), "twice")
+    refused(here("classify", "--labels-file", "binary.txt", *at), "UTF-8")
+    refused(here("classify", "--labels", "a,b", "--templates", "nonsense", *at), "templates")
+    refused(here("classify", "--labels", "a,b", "--top", "0", *at), "--top")
 
 
-def test_wrong_places_for_a_result(cli: Cli, mini_index: Path, tmp_path: Path) -> None:
+def test_wrong_places_for_a_result(here: Cli, mini_index: Path, tmp_path: Path) -> None:
     ask = ("classify", "--none", "off", "--labels", "dog,cat", "--index", mini_index)
     (tmp_path / "folder.csv").mkdir()
-    refused(cli(*ask, "--out", "x.xlsx"), ".parquet", "x.xlsx")
-    refused(cli(*ask, "--out", "x"), ".parquet")
-    refused(cli(*ask, "--out", "no/such/x.csv"), "no folder")
-    refused(cli(*ask, "--out", "folder.csv"), "folder")
+    refused(here(*ask, "--out", "x.xlsx"), ".parquet", "x.xlsx")
+    refused(here(*ask, "--out", "x"), ".parquet")
+    refused(here(*ask, "--out", "no/such/x.csv"), "no folder")
+    refused(here(*ask, "--out", "folder.csv"), "folder")
     assert not list(tmp_path.glob("**/*.tmp"))
 
 
-def test_similar_to_what_is_no_image(cli: Cli, mini_index: Path, tmp_path: Path) -> None:
+def test_similar_to_what_is_no_image(here: Cli, mini_index: Path, tmp_path: Path) -> None:
     at = ("--index", mini_index)
     (tmp_path / "text.jpg").write_text("I am a text")
     (tmp_path / "empty.jpg").touch()
     for name in ("missing.jpg", "text.jpg", "empty.jpg", "."):
-        refused(cli("similar", name, *at), f"cannot take {name}")
-    refused(cli("similar", *at), "IMAGE")
+        refused(here("similar", name, *at), f"cannot take {name}")
+    refused(here("similar", *at), "IMAGE")
 
 
-def test_a_broken_config_is_told_with_its_place(cli: Cli, mini_index: Path, tmp_path: Path) -> None:
+def test_a_broken_config_is_told_with_its_place(
+    here: Cli, mini_index: Path, tmp_path: Path
+) -> None:
     config = tmp_path / "config.toml"
     env = {"CLIPSEARCH_CONFIG": str(config)}
     for text, words in (
@@ -224,15 +234,15 @@ def test_a_broken_config_is_told_with_its_place(cli: Cli, mini_index: Path, tmp_
         ("[search]\nmin-score = 'x'", ("--min-score",)),
     ):
         config.write_text(text)
-        refused(cli("search", "dog", "--index", mini_index, env=env), *words)
+        refused(here("search", "dog", "--index", mini_index, env=env), *words)
     config.write_bytes(b"\xff\xff")
-    refused(cli("search", "dog", "--index", mini_index, env=env), str(config))
+    refused(here("search", "dog", "--index", mini_index, env=env), str(config))
 
 
 # -- searching -------------------------------------------------------------------------------
 
 
-def test_search_in_a_pipe(cli: Cli, pictures: Path, tmp_path: Path) -> None:
+def test_search_in_a_pipe(cli: Cli, here: Cli, pictures: Path, tmp_path: Path) -> None:
     build_index(pictures, tmp_path / "x.index", encoder="mini")
     done = cli("search", "a", "tower", "-k", "4", "--min-score", "none")
     lines = fine(done).splitlines()
@@ -241,46 +251,46 @@ def test_search_in_a_pipe(cli: Cli, pictures: Path, tmp_path: Path) -> None:
     # The index beside us, the words as one text, and the bare form are all the same search.
     at = ("--index", tmp_path / "x.index", "-k", "4", "--min-score", "none")
     for words in (("search", "a tower"), ("a tower",), ("a", "tower"), ("search", " a tower ")):
-        assert cli(*words, *at).stdout == done.stdout, words
-    assert cli("a tower", "-k", "4", "--min-score", "none", cwd=pictures).stdout == done.stdout
+        assert here(*words, *at).stdout == done.stdout, words
+    assert here("a tower", "-k", "4", "--min-score", "none", cwd=pictures).stdout == done.stdout
     named = {"CLIPSEARCH_INDEX": str(tmp_path / "x.index")}
     assert (
-        cli("a tower", "-k", "4", "--min-score", "none", cwd=Path("/"), env=named).stdout
+        here("a tower", "-k", "4", "--min-score", "none", cwd=Path("/"), env=named).stdout
         == done.stdout
     )
 
-    rows = objects(cli("search", "a tower", *at, "--json"))
+    rows = objects(here("search", "a tower", *at, "--json"))
     assert [row["path"] for row in rows] == lines
     assert all(set(row) >= {"id", "path", "score", "cosine", "copies"} for row in rows)
     scores = [row["score"] for row in rows]
     assert scores == sorted(scores, reverse=True)
-    table = list(csv.DictReader(io.StringIO(fine(cli("search", "a tower", *at, "--csv")))))
+    table = list(csv.DictReader(io.StringIO(fine(here("search", "a tower", *at, "--csv")))))
     assert [row["path"] for row in table] == lines
     assert [int(row["id"]) for row in table] == [row["id"] for row in rows]
     assert [float(row["score"]) for row in table] == pytest.approx(scores, abs=1e-6)
-    assert cli("search", "a tower", *at, "-0").stdout == b"".join(
+    assert here("search", "a tower", *at, "-0").stdout == b"".join(
         os.fsencode(line) + b"\0" for line in lines
     )
 
     between = (scores[1] + scores[2]) / 2
-    cut = cli("search", "a tower", *at, "--min-score", f"{between}")
+    cut = here("search", "a tower", *at, "--min-score", f"{between}")
     assert fine(cut).splitlines() == lines[:2]
     where = at[:2]
-    found = objects(cli("search", "a tower", *where, "-k", "all", "--min-score", "-1", "--json"))
+    found = objects(here("search", "a tower", *where, "-k", "all", "--min-score", "-1", "--json"))
     positive = [row["path"] for row in found if row["score"] >= 0]
     assert 0 < len(positive) < len(found)
     for count in ("99", "all"):  # 0 is a score and not the lack of one
-        zero = cli("search", "a tower", *where, "-k", count, "--min-score", "0")
+        zero = here("search", "a tower", *where, "-k", count, "--min-score", "0")
         assert fine(zero).splitlines() == positive
-    none = cli("search", "a tower", *at, "--min-score", "1", "--json")
+    none = here("search", "a tower", *at, "--min-score", "1", "--json")
     assert fine(none, 1) == ""
     assert len(none.stderr.decode().splitlines()) == 1
     (tmp_path / "second.index").mkdir()
     shutil.copyfile(tmp_path / "x.index/manifest.json", tmp_path / "second.index/manifest.json")
-    refused(cli("a tower"), "several indexes", "x.index", "second.index")
+    refused(here("a tower"), "several indexes", "x.index", "second.index")
 
 
-def test_similar(cli: Cli, pictures: Path, tmp_path: Path) -> None:
+def test_similar(cli: Cli, here: Cli, pictures: Path, tmp_path: Path) -> None:
     place = tmp_path / "x.index"
     build_index(pictures, place, encoder="mini")
     lion = pictures / "lion.jpg"
@@ -290,10 +300,10 @@ def test_similar(cli: Cli, pictures: Path, tmp_path: Path) -> None:
     outside = tmp_path / "outside.png"
     with Image.open(lion) as image:
         image.convert("RGB").save(outside)
-    assert fine(cli("similar", outside, "-k", "1")).splitlines() == [str(lion)]
+    assert fine(here("similar", outside, "-k", "1")).splitlines() == [str(lion)]
     # A photo that is gone is known by its place.
     lion.unlink()
-    assert fine(cli("similar", lion, "-k", "3")).splitlines() == with_words
+    assert fine(here("similar", lion, "-k", "3")).splitlines() == with_words
 
 
 @posix_only
@@ -366,12 +376,12 @@ def test_names_that_are_no_text(cli: Cli, pictures: Path, tmp_path: Path) -> Non
     fine(cli("status", "--index", place, "--json"))
 
 
-def test_flags_beat_environment_beats_config(cli: Cli, mini_index: Path, tmp_path: Path) -> None:
+def test_flags_beat_environment_beats_config(here: Cli, mini_index: Path, tmp_path: Path) -> None:
     config = tmp_path / "config.toml"
     config.write_text(f"k = 2\nindex-path = '{mini_index.as_posix()}'\n")
 
     def shown(*flags: str, **env: str) -> int:
-        done = cli(
+        done = here(
             "search",
             "a tower",
             "--min-score",
@@ -388,7 +398,7 @@ def test_flags_beat_environment_beats_config(cli: Cli, mini_index: Path, tmp_pat
     assert shown() == 5
     assert shown("-k", "1") == 1
     # Settings are no reason for --version or --help to misbehave.
-    done = cli("--version", env={"CLIPSEARCH_CONFIG": str(config)})
+    done = here("--version", env={"CLIPSEARCH_CONFIG": str(config)})
     assert clipsearch.__version__ in fine(done)
 
 
@@ -396,7 +406,7 @@ def test_flags_beat_environment_beats_config(cli: Cli, mini_index: Path, tmp_pat
 
 
 def test_classify_again_and_again_without_the_photos(
-    cli: Cli, pictures: Path, tmp_path: Path
+    cli: Cli, here: Cli, pictures: Path, tmp_path: Path
 ) -> None:
     place = tmp_path / "x.index"
     build_index(pictures, place, encoder="mini")
@@ -404,12 +414,12 @@ def test_classify_again_and_again_without_the_photos(
     count = len(open_index(place))
     own = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "LOCALAPPDATA": str(tmp_path / "cache")}
 
-    def classify(labels: str, *more: str) -> Done:
-        return cli(
+    def classify(labels: str, *more: str, run: Cli = here) -> Done:
+        return run(
             "classify", "--labels", labels, "--none", "off", "--index", place, *more, env=own
         )
 
-    first = classify("lion,tower")
+    first = classify("lion,tower", run=cli)
     told = first.stderr.decode()
     assert f"Scored {count} images against 2 labels" in told
     assert re.search(r"\([\d,]+ images/s\)", told)
@@ -483,14 +493,16 @@ def read_result(path: Path) -> Iterable[dict[str, Any]]:
             yield json.loads(line)
 
 
-def test_a_single_label_and_a_labels_file(cli: Cli, mini_index: Path, tmp_path: Path) -> None:
+def test_a_single_label_and_a_labels_file(
+    cli: Cli, here: Cli, mini_index: Path, tmp_path: Path
+) -> None:
     done = cli("classify", "--labels", "lion", "--none", "off", "--index", mini_index, "--json")
     rows = objects(done)
     assert all(row["probability"] == 1 and row["margin"] is None for row in rows)
     assert all(row["runner_up"] is None for row in rows)
     assert b"single label" in done.stderr
     (tmp_path / "labels.txt").write_text("# mine\nlion, asleep\n\n  tower \n", encoding="utf-8")
-    done = cli(
+    done = here(
         "classify", "--labels-file", "labels.txt", "--none", "off", "--index", mini_index, "--json"
     )
     assert {row["label"] for row in objects(done)} <= {"lion, asleep", "tower"}
@@ -500,7 +512,7 @@ def test_a_single_label_and_a_labels_file(cli: Cli, mini_index: Path, tmp_path: 
 # -- index, status, model --------------------------------------------------------------------
 
 
-def test_index_tells_the_account(cli: Cli, pictures: Path, tmp_path: Path) -> None:
+def test_index_tells_the_account(cli: Cli, here: Cli, pictures: Path, tmp_path: Path) -> None:
     contents = len({path.read_bytes() for path in pictures.iterdir()})
     (pictures / "bad one.jpg").write_bytes(b"no picture")
     (pictures / "film.mov").touch()
@@ -515,7 +527,7 @@ def test_index_tells_the_account(cli: Cli, pictures: Path, tmp_path: Path) -> No
     assert "with mini on cpu" in told
     assert "will grow by about" in told
     assert "clipsearch search" in told
-    again = cli("index", pictures, "--index", "x.index", "--json")
+    again = here("index", pictures, "--index", "x.index", "--json")
     (account,) = objects(again, 3)
     assert account["new"] == 0
     assert account["indexed"] == contents
@@ -526,7 +538,7 @@ def test_index_tells_the_account(cli: Cli, pictures: Path, tmp_path: Path) -> No
     assert "Nothing new to encode" in again.stderr.decode()
     assert "bad one.jpg: " in again.stderr.decode()
     (pictures / "bad one.jpg").unlink()
-    fine(cli("index", pictures, "--index", "x.index", "--exclude", "lion*", "--workers", "1"))
+    fine(here("index", pictures, "--index", "x.index", "--exclude", "lion*", "--workers", "1"))
     from indexer.build import saved_config
 
     saved = saved_config(tmp_path / "x.index")
@@ -542,9 +554,9 @@ def test_a_default_model_is_for_new_indexes(cli: Cli, pictures: Path, tmp_path: 
     refused(done, "balanced", lines=2)
 
 
-def test_status(cli: Cli, mini_index: Path) -> None:
-    told = fine(cli("status", "--index", mini_index))
-    (document,) = objects(cli("status", "--index", mini_index, "--json"))
+def test_status(here: Cli, mini_index: Path) -> None:
+    told = fine(here("status", "--index", mini_index))
+    (document,) = objects(here("status", "--index", mini_index, "--json"))
     index = open_index(mini_index)
     assert document["images"] == len(index)
     assert document["model"] == "mini"
@@ -557,7 +569,7 @@ def test_status(cli: Cli, mini_index: Path) -> None:
     assert document["truth_bytes"] == sum(
         path.stat().st_size for path in mini_index.rglob("*.parquet") if "cache" not in path.parts
     )
-    refused(cli("status", "--index", "none.index"), "none.index")
+    refused(here("status", "--index", "none.index"), "none.index")
 
 
 def test_models(cli: Cli, tmp_path: Path) -> None:
@@ -574,7 +586,7 @@ def test_models(cli: Cli, tmp_path: Path) -> None:
     assert Path(place).stat().st_size < 25e6
 
 
-def test_every_help_names_its_options(cli: Cli) -> None:
+def test_every_help_names_its_options(here: Cli) -> None:
     wanted = {
         "index": ("--index", "--model", "--device", "--batch-size", "--exclude", "--decode",
                   "--max-megapixels", "--workers", "--json"),
@@ -603,15 +615,15 @@ def test_every_help_names_its_options(cli: Cli) -> None:
         "model towers": ("--forget", "--json"),
         "demo": (),
     }  # fmt: skip
-    top = fine(cli("--help"))
+    top = fine(here("--help"))
     for command, options in wanted.items():
-        text = fine(cli(*command.split(), "--help"))
+        text = fine(here(*command.split(), "--help"))
         assert text.startswith(f"Usage: clipsearch {command}")
         for option in options:
             assert re.search(rf"(?<![\w-]){re.escape(option)}\b", text), (command, option)
         assert command.split()[0] in top
         assert "Traceback" not in text
-    assert fine(cli("-h")) == top
+    assert fine(here("-h")) == top
 
 
 def test_help_loads_nothing_heavy(cli: Cli) -> None:
@@ -802,3 +814,16 @@ def test_a_full_disk_is_one_line(mini_index: Path) -> None:
     assert done.returncode == 2
     assert done.stderr.decode().startswith("Error: the disk is full")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_command_on_its_way_out_hears_no_more_signals(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(arguments: list[str]) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("clipsearch.cli._settings", interrupt)
+    assert clipsearch.cli.run(["status"]) == 130
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
+def test_and_the_next_test_hears_them_again() -> None:
+    assert signal.getsignal(signal.SIGINT) is not signal.SIG_IGN

@@ -442,21 +442,22 @@ def test_what_the_command_line_refuses(mini_index: Path, capfd: pytest.CaptureFi
     assert files(mini_index) == before
 
 
-def test_the_command_lists_and_forgets(cli: Cli, mini_index: Path) -> None:
+def test_the_command_lists_and_forgets(cli: Cli, cli_here: Cli, mini_index: Path) -> None:
     at = ("--index", mini_index)
     assert cli("labels", *at).returncode == 1
     for name in ("animals", "other"):
-        made = cli(
+        made = cli_here(
             "classify", "--labels", "lion,tower,a logo", "--none", "off", "--save-as", name, *at
         )
         assert made.returncode == 0, made.stderr
-    (row, _) = [json.loads(line) for line in cli("labels", "--json", *at).stdout.splitlines()]
+    (row, _) = [json.loads(line) for line in cli_here("labels", "--json", *at).stdout.splitlines()]
     images = len(open_index(mini_index))
     assert (row["name"], row["kind"], row["labels"], row["images"]) == (
         "animals", "classify", 3, images,
     )  # fmt: skip
     counts = [
-        json.loads(line) for line in cli("labels", "Animals", "--json", *at).stdout.splitlines()
+        json.loads(line)
+        for line in cli_here("labels", "Animals", "--json", *at).stdout.splitlines()
     ]
     result = open_index(mini_index).classify(["lion", "tower", "a logo"], none="off")
     assert {one["label"]: one["images"] for one in counts} == {
@@ -464,14 +465,14 @@ def test_the_command_lists_and_forgets(cli: Cli, mini_index: Path) -> None:
     }
     table = next((mini_index / "labels").glob("other*.parquet"))
     table.write_bytes(b"damaged")
-    listed = cli("labels", *at)
+    listed = cli_here("labels", *at)
     assert listed.stdout.decode().split("\t")[0] == "animals"
     assert b"other" in listed.stderr
-    assert cli("labels", "other", *at).returncode == 2
-    assert cli("labels", "other", "--forget", *at).returncode == 0
-    assert cli("labels", "other", "--forget", *at).returncode == 2
-    assert cli("labels", "--forget", *at).returncode == 2
-    assert len(cli("labels", *at).stdout.splitlines()) == 1
+    assert cli_here("labels", "other", *at).returncode == 2
+    assert cli_here("labels", "other", "--forget", *at).returncode == 0
+    assert cli_here("labels", "other", "--forget", *at).returncode == 2
+    assert cli_here("labels", "--forget", *at).returncode == 2
+    assert len(cli_here("labels", *at).stdout.splitlines()) == 1
 
 
 def test_a_set_of_before_thresholds_labels_every_image_still(

@@ -144,29 +144,29 @@ def test_a_piped_image_cannot_be_saved(mini_index: Path, tmp_path: Path) -> None
         save_search(open_index(mini_index), "x", Query(like=(place.read_bytes(),)))
 
 
-def test_from_the_command_line(cli: Cli, mini_index: Path, pictures: Path) -> None:
+def test_from_the_command_line(cli: Cli, cli_here: Cli, mini_index: Path, pictures: Path) -> None:
     at = ("--index", mini_index)
     assert cli("saved", *at).returncode == 1
-    first = cli("search", "a tower", "--min-score", "none", "-k", "3", "--save", "towers", *at)
+    first = cli_here("search", "a tower", "--min-score", "none", "-k", "3", "--save", "towers", *at)
     assert first.returncode == 0
     assert f"'clipsearch saved towers --index {mini_index}'".encode() in first.stderr
-    nothing = cli("saved", "towers", *at)
+    nothing = cli_here("saved", "towers", *at)
     assert (nothing.returncode, nothing.stdout) == (1, b"")
     assert b"Nothing new" in nothing.stderr
     photo = next(path for path in pictures.iterdir() if path.suffix == ".png")
     (pictures / "new.png").write_bytes(photo.read_bytes() + b"new")
-    assert cli("index", pictures, *at).returncode == 0
-    listed = json.loads(cli("saved", "--json", *at).stdout)
+    assert cli_here("index", pictures, *at).returncode == 0
+    listed = json.loads(cli_here("saved", "--json", *at).stdout)
     assert (listed["name"], listed["query"], listed["new"]) == ("towers", "a tower", 1)
     for options in (("--peek",), ()):
-        fresh = cli("saved", "towers", *options, *at)
+        fresh = cli_here("saved", "towers", *options, *at)
         assert (fresh.returncode, fresh.stdout) == (0, f"{pictures / 'new.png'}\n".encode())
-    assert cli("saved", "towers", *at).returncode == 1
-    everything = cli("saved", "towers", "--all", *at).stdout.splitlines()
+    assert cli_here("saved", "towers", *at).returncode == 1
+    everything = cli_here("saved", "towers", "--all", *at).stdout.splitlines()
     assert len(everything) == len(open_index(mini_index))
-    assert cli("saved", "towers", "--forget", *at).returncode == 0
-    assert cli("saved", "towers", *at).returncode == 2
-    assert cli("saved", "--forget", *at).returncode == 2
+    assert cli_here("saved", "towers", "--forget", *at).returncode == 0
+    assert cli_here("saved", "towers", *at).returncode == 2
+    assert cli_here("saved", "--forget", *at).returncode == 2
 
 
 def test_one_that_cannot_be_asked_hides_no_other(cli: Cli, mini_index: Path) -> None:
