@@ -47,6 +47,10 @@ _COMMANDS = {
         "clipsearch.cli.compare:compare",
         "Compare saved label sets, their versions, or two models.",
     ),
+    "evaluate": (
+        "indexer.evaluate_command:evaluate",
+        "Measure how good the labels are on images of which it is known what they show.",
+    ),
     "vocabulary": (
         "clipsearch.cli.vocabulary:vocabulary",
         "Encode the words of a file once, and keep them.",
@@ -67,6 +71,10 @@ _COMMANDS = {
     "verify": ("indexer.verify_command:verify", "Check every byte of an index, and mend it."),
     "doctor": ("indexer.doctor_command:doctor", "Check what clipsearch needs on this machine."),
     "model": ("clipsearch.cli.model:model", "List the models, fetch one, move an index to it."),
+    "finetune": (
+        "indexer.finetune_command:finetune",
+        "Train a model further on labelled photos, and measure it.",
+    ),
     "demo": ("indexer.demo:demo", "Try it all on a few pictures, without a network."),
 }
 
