@@ -9,6 +9,7 @@ import itertools
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
@@ -173,16 +174,18 @@ class ReportPictures:
 
     def _of(self, ids: Sequence[int]) -> Iterator[dict[str, Any]]:
         for image, place in zip(ids, self._state.paths.first_places(ids), strict=True):
-            if place is None:  # deleted since
-                continue
-            path = place.path
-            inside = container_of(path) is not None
-            is_there = not inside and path.is_file()
-            data = self._images.get(image)
-            yield {
-                "name": shown(path.name),
-                "path": shown(os.path.join(path.parent.name, path.name)),
-                "link": path.as_uri() if is_there and path.is_absolute() else None,
-                "missing": not inside and not is_there,
-                "image": image_address(data) if data is not None else None,
-            }
+            if place is not None:  # deleted since
+                yield self.at(image, place.path)
+
+    def at(self, image: int, path: Path) -> dict[str, Any]:
+        """What a template needs to know of an image as the file ``path``."""
+        inside = container_of(path) is not None
+        is_there = not inside and path.is_file()
+        data = self._images.get(image)
+        return {
+            "name": shown(path.name),
+            "path": shown(os.path.join(path.parent.name, path.name)),
+            "link": path.as_uri() if is_there and path.is_absolute() else None,
+            "missing": not inside and not is_there,
+            "image": image_address(data) if data is not None else None,
+        }
