@@ -44,8 +44,12 @@ def bpe_file() -> Path:
     return Path(open_clip.__file__).with_name("bpe_simple_vocab_16e6.txt.gz")
 
 
-def write_hugging_face_folder(folder: Path, seed: int = 0) -> Path:
-    """A CLIP ViT-B/32 as Hugging Face keeps it, tokenizer and all, which ``pipeline`` takes."""
+def write_hugging_face_folder(folder: Path, seed: int = 0, *, small: bool = False) -> Path:
+    """A CLIP ViT-B/32 as Hugging Face keeps it, tokenizer and all, which ``pipeline`` takes.
+
+    small : another one, of two layers and pictures of 64 pixels, whose weights are spread so
+    wide that it tells pictures and texts apart.
+    """
     import torch
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizerFast
     from transformers.utils import logging
@@ -54,15 +58,104 @@ def write_hugging_face_folder(folder: Path, seed: int = 0) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
     end = 49_407  # where the text tower reads its answer
-    config = CLIPConfig(text_config={"eos_token_id": end, "bos_token_id": end - 1})
+    text: dict[str, Any] = {"eos_token_id": end, "bos_token_id": end - 1}
+    vision: dict[str, Any] = {}
+    more: dict[str, Any] = {}
+    size = 224
+    if small:
+        size = 64
+        tower = {"hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 2}
+        tower |= {"num_attention_heads": 2, "projection_dim": 32, "initializer_factor": 3.0}
+        text |= tower
+        vision = {**tower, "image_size": size, "patch_size": 16}
+        more = {"projection_dim": 32, "initializer_factor": 3.0}
+    config = CLIPConfig(text_config=text, vision_config=vision, **more)
     CLIPModel(config).save_pretrained(folder)
-    CLIPImageProcessor().save_pretrained(folder)
+    pixels = {"size": {"shortest_edge": size}, "crop_size": {"height": size, "width": size}}
+    CLIPImageProcessor(**pixels).save_pretrained(folder)
     vocabulary, merges = _byte_pairs()
     (folder / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
     (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]), encoding="utf-8")
     tokenizer = CLIPTokenizerFast.from_pretrained(folder)
     tokenizer.model_max_length = config.text_config.max_position_embeddings
     tokenizer.save_pretrained(folder)
+    return folder
+
+
+def write_as_open_clip(hugging_face: Path, folder: Path) -> Path:
+    """The weights of a folder of ``write_hugging_face_folder`` as an open_clip folder."""
+    import numpy as np
+    import open_clip
+    from safetensors.numpy import load_file, save_file
+
+    config = json.loads((hugging_face / "config.json").read_text(encoding="utf-8"))
+    text, vision = config["text_config"], config["vision_config"]
+    given = load_file(hugging_face / "model.safetensors")
+    weights = {"logit_scale": given["logit_scale"]}
+    for theirs, ours, layers in (
+        ("vision_model", "visual.", vision["num_hidden_layers"]),
+        ("text_model", "", text["num_hidden_layers"]),
+    ):
+        for block in range(layers):
+            old = f"{theirs}.encoder.layers.{block}"
+            new = f"{ours}transformer.resblocks.{block}"
+            for kind in ("weight", "bias"):
+                parts = [given[f"{old}.self_attn.{part}_proj.{kind}"] for part in "qkv"]
+                weights[f"{new}.attn.in_proj_{kind}"] = np.concatenate(parts)
+                for one, other in (
+                    ("self_attn.out_proj", "attn.out_proj"),
+                    ("layer_norm1", "ln_1"),
+                    ("layer_norm2", "ln_2"),
+                    ("mlp.fc1", "mlp.c_fc"),
+                    ("mlp.fc2", "mlp.c_proj"),
+                ):
+                    weights[f"{new}.{other}.{kind}"] = given[f"{old}.{one}.{kind}"]
+    for one, other in (
+        ("vision_model.pre_layrnorm", "visual.ln_pre"),
+        ("vision_model.post_layernorm", "visual.ln_post"),
+        ("text_model.final_layer_norm", "ln_final"),
+    ):
+        for kind in ("weight", "bias"):
+            weights[f"{other}.{kind}"] = given[f"{one}.{kind}"]
+    for one, other in (
+        ("vision_model.embeddings.class_embedding", "visual.class_embedding"),
+        ("vision_model.embeddings.patch_embedding.weight", "visual.conv1.weight"),
+        ("vision_model.embeddings.position_embedding.weight", "visual.positional_embedding"),
+        ("text_model.embeddings.token_embedding.weight", "token_embedding.weight"),
+        ("text_model.embeddings.position_embedding.weight", "positional_embedding"),
+    ):
+        weights[other] = given[one]
+    weights["visual.proj"] = np.ascontiguousarray(given["visual_projection.weight"].T)
+    weights["text_projection"] = np.ascontiguousarray(given["text_projection.weight"].T)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(weights, folder / "open_clip_model.safetensors")
+    document = {
+        "model_cfg": {
+            "embed_dim": config["projection_dim"],
+            "quick_gelu": text["hidden_act"] == "quick_gelu",
+            "vision_cfg": {
+                "image_size": vision["image_size"],
+                "layers": vision["num_hidden_layers"],
+                "width": vision["hidden_size"],
+                "head_width": vision["hidden_size"] // vision["num_attention_heads"],
+                "patch_size": vision["patch_size"],
+            },
+            "text_cfg": {
+                "context_length": text["max_position_embeddings"],
+                "vocab_size": text["vocab_size"],
+                "width": text["hidden_size"],
+                "heads": text["num_attention_heads"],
+                "layers": text["num_hidden_layers"],
+            },
+        },
+        "preprocess_cfg": {
+            "mean": list(open_clip.OPENAI_DATASET_MEAN),
+            "std": list(open_clip.OPENAI_DATASET_STD),
+            "interpolation": "bicubic",
+            "resize_mode": "shortest",
+        },
+    }
+    (folder / "open_clip_config.json").write_text(json.dumps(document, indent=1))
     return folder
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from clipsearch.encoder import Encoder, ImageGeometry, Space, load_encoder
     from clipsearch.errors import ClipsearchError
     from clipsearch.image_index import ImageIndex, open_index
+    from clipsearch.image_labels import ImageLabels, LabelProbability, label_images
     from clipsearch.query import Query
     from clipsearch.records import Classification, Hit, Hits, IndexStatus, LabelSummary
 
@@ -32,10 +33,13 @@ _HOME = {
     "Hits": "clipsearch.records",
     "ImageGeometry": "clipsearch.encoder",
     "ImageIndex": "clipsearch.image_index",
+    "ImageLabels": "clipsearch.image_labels",
     "IndexStatus": "clipsearch.records",
+    "LabelProbability": "clipsearch.image_labels",
     "LabelSummary": "clipsearch.records",
     "Query": "clipsearch.query",
     "Space": "clipsearch.encoder",
+    "label_images": "clipsearch.image_labels",
     "load_encoder": "clipsearch.encoder",
     "open_index": "clipsearch.image_index",
 }
@@ -50,10 +54,13 @@ __all__ = [
     "Hits",
     "ImageGeometry",
     "ImageIndex",
+    "ImageLabels",
     "IndexStatus",
+    "LabelProbability",
     "LabelSummary",
     "Query",
     "Space",
+    "label_images",
     "load_encoder",
     "open_index",
 ]

@@ -23,13 +23,19 @@ def worker_count() -> int:
 
 
 def in_order(
-    function: Callable[[Task], Result], tasks: Iterable[Task], workers: int | None = None
+    function: Callable[[Task], Result],
+    tasks: Iterable[Task],
+    workers: int | None = None,
+    look_ahead: int | None = None,
 ) -> Iterator[Result]:
     """``map`` over several threads: results in the order of their tasks, a few ahead.
+
+    look_ahead : how many may be ahead at most; None for two each thread.
 
     What a task raises is raised here, and no further task begins.
     """
     count = worker_count() if workers is None else workers
+    most = _LOOK_AHEAD * count if look_ahead is None else look_ahead
     if count == 1:
         yield from map(function, tasks)
         return
@@ -38,7 +44,7 @@ def in_order(
         try:
             for task in tasks:
                 waiting.append(pool.submit(function, task))
-                if len(waiting) > _LOOK_AHEAD * count:
+                if len(waiting) > most:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()

@@ -13,10 +13,11 @@ from typing import Any
 import click
 
 from clipsearch.cli import FOUND, INTERRUPTED, NOTHING_FOUND, PARTIAL, no_more_interrupts
-from clipsearch.cli.output import human_bytes, json_line, write_bytes
+from clipsearch.cli.model_choice import ask_for_model, can_ask
+from clipsearch.cli.output import json_line, write_bytes
 from clipsearch.cli.places import device_option, index_option, index_to_write
 from clipsearch.cli.settings import offline
-from clipsearch.errors import ModelNotChosenError, OptionError
+from clipsearch.errors import ModelNotChosenError
 from indexer.report import BuildReport, Event, Finished
 
 
@@ -204,9 +205,10 @@ class IndexRun:
         try:
             return self.build(when_finished=self.tell)
         except ModelNotChosenError:
-            if not (sys.stdin.isatty() and sys.stderr.isatty()) or offline():
+            if not can_ask():
                 raise
-            self._model, self._may_fetch = _ask_for_model(), True
+            model = ask_for_model("an index keeps the model it was made with")
+            self._model, self._may_fetch = model, True
             return self.build(when_finished=self.tell)
 
     def tell(self, report: BuildReport) -> None:
@@ -271,19 +273,3 @@ class IndexRun:
             for one in value if isinstance(value, tuple) else (value,):
                 words += [option, str(one)]
         return f"\nInterrupted. {saved}; go on with:\n  {shlex.join(words)}"
-
-
-def _ask_for_model() -> str:
-    from clipsearch.presets import BUILT_IN, RECOMMENDED, find_preset
-
-    preset = find_preset(RECOMMENDED)
-    if preset is None:
-        raise OptionError(f"the recommended model {RECOMMENDED} is not among the presets")
-    click.echo(
-        "No model is on this machine yet, and an index keeps the model it was made with.\n"
-        f"  1  {preset.model}, recommended; fetches {human_bytes(preset.download_mb * 1e6)} once\n"
-        "  2  mini, built in; quick, weak, no network",
-        err=True,
-    )
-    answer = click.prompt("Which one", type=click.Choice(["1", "2"]), default="1", err=True)
-    return preset.model if answer == "1" else BUILT_IN

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 from clipsearch.encoder import ImageGeometry
@@ -33,7 +33,7 @@ def decode_in_order(
     threads: int,
     look_ahead: int,
     seconds: float = 60.0,
-) -> Iterator[DecodedImage | ImageError]:
+) -> Generator[DecodedImage | ImageError, None, None]:
     """Yield each source's image, or why it cannot be taken, in the order of ``sources``.
 
     threads : images decoded at a time, each in a process of its own, so that a decoder that

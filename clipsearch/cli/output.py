@@ -99,7 +99,8 @@ def csv_lines(rows: Iterable[Sequence[object]]) -> bytes:
     return sink.getvalue().encode("utf-8", "replace")
 
 
-def _width(text: str) -> int:
+def text_width(text: str) -> int:
+    """How many cells of a terminal a text takes."""
     return sum(0 if unicodedata.combining(letter) else 2 if wide(letter) else 1 for letter in text)
 
 
@@ -108,18 +109,23 @@ def wide(letter: str) -> bool:
     return unicodedata.east_asian_width(letter) in ("W", "F")
 
 
+def padded(text: str, width: int) -> str:
+    """Text and as many spaces as make ``width`` cells of a terminal; nothing is cut."""
+    return text + " " * (width - text_width(text))
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], right: str = "") -> str:
     """An aligned table. ``right`` has an "r" at the place of every right-aligned column.
 
     Nothing is cut: a path must be fit to copy.
     """
     lines = [list(header), *(list(row) for row in rows)]
-    widths = [max(_width(line[column]) for line in lines) for column in range(len(header))]
+    widths = [max(text_width(line[column]) for line in lines) for column in range(len(header))]
     printed = []
     for line in lines:
         cells = []
         for column, cell in enumerate(line):
-            gap = " " * (widths[column] - _width(cell))
+            gap = " " * (widths[column] - text_width(cell))
             is_right = right[column : column + 1] == "r"
             cells.append(gap + cell if is_right else cell + gap)
         printed.append("  ".join(cells).rstrip())

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,9 @@ from clipsearch.metadata_columns import string_array
 from clipsearch.path_table import PathTable
 from clipsearch.records import Int32
 from clipsearch.shards import Int64, int_array
+
+if TYPE_CHECKING:
+    from clipsearch.image_labels import ImageLabels
 
 _LABEL = pa.dictionary(pa.int32(), pa.string())
 _TYPES = {
@@ -117,6 +121,47 @@ def classification_batch(
     return pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
 
 
+def image_label_schema(top: int) -> pa.Schema:
+    """The columns of ``image_label_batch``: those of images in an index, but for the id."""
+    return pa.schema([field for field in classification_schema(top) if field.name != "id"])
+
+
+def image_label_batch(
+    found: Sequence[tuple[str, ImageLabels]],
+    schema: pa.Schema,
+    column: pa.StringArray,
+    names: Sequence[str],
+) -> pa.RecordBatch:
+    """A row per image, or with a column "rank" per image and rank, of images that are in no
+    index, each with what it is called. schema : of ``image_label_schema``. column, names : the
+    labels, and they again.
+
+    An image without a label has one row, with its runner-up, the nearest of them.
+    """
+    codes = {name: code for code, name in enumerate(names)}
+    ranked = [
+        (os.fsencode(name), image, rank, best)
+        for name, image in found
+        for rank, best in enumerate(image.labels or (None,), start=1)
+    ]
+    has_label = np.array([best is not None for *_, best in ranked], bool)
+    margins = np.array([image.margin for _, image, *_ in ranked], np.float32)
+    runners_up = [codes.get(image.runner_up or "", -1) for _, image, *_ in ranked]
+    labels = [-1 if best is None else codes[best.label] for *_, best in ranked]
+    scores = [0.0 if best is None else best.score for *_, best in ranked]
+    odds = [0.0 if best is None else best.probability for *_, best in ranked]
+    columns = {
+        "path": _bytes_array([path for path, *_ in ranked]),
+        "rank": int_array(np.array([rank for _, _, rank, _ in ranked], np.int32)),
+        "label": _labels(np.array(labels, np.int32), column),
+        "score": _numbers(np.array(scores, np.float32), has_label),
+        "probability": _numbers(np.array(odds, np.float32), has_label),
+        "margin": _numbers(margins, has_label & ~np.isnan(margins)),
+        "runner_up": _labels(np.array(runners_up, np.int32), column),
+    }
+    return pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
+
+
 def group_schema(abstains: bool) -> pa.Schema:
     """The columns of ``group_batch``."""
     names = ["id", "path", "group", "label", "score", "cosine", "probability", "margin"]
@@ -205,6 +250,12 @@ def _validity(known: npt.NDArray[np.bool_] | None) -> pa.Buffer | None:
     if known is None or known.all():
         return None
     return pa.py_buffer(np.packbits(known, bitorder="little"))
+
+
+def _bytes_array(values: Sequence[bytes]) -> pa.Array:
+    ends = np.cumsum([0, *map(len, values)], dtype=np.int32)
+    buffers = [None, pa.py_buffer(ends), pa.py_buffer(b"".join(values))]
+    return pa.Array.from_buffers(pa.binary(), len(values), buffers)
 
 
 def _numbers(values: Float32, known: npt.NDArray[np.bool_] | None = None) -> pa.Array:
