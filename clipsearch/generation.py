@@ -95,6 +95,17 @@ def open_generation(index: Path, space: str | None = None) -> Generation:
                 raise
 
 
+def beside(state: Generation, space: str) -> Generation:
+    """The same generation, opened in another space, of this id.
+
+    Raises as ``open_generation``; IndexFormatError, too, where a writer has cleared a table of
+    it away meanwhile.
+    """
+    if space == state.space.id:
+        return state
+    return _open_manifest(state.store.root, state.store, state.manifest, space)
+
+
 def _place_cache(index: Path, manifest: Manifest) -> PlaceCache:
     """Where the places are mapped from, or written to where they are not yet."""
     cache = PlaceCache(cache_folder(index), manifest)

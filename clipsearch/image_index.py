@@ -143,6 +143,11 @@ class ImageIndex:
         """
         return self._encoders.encoder(self.space)
 
+    @property
+    def encoders(self) -> QueryEncoders:
+        """What encodes the questions that are asked of this index."""
+        return self._encoders
+
     def watch_texts(self, on_progress: Callable[[int, int], None]) -> None:
         """Have ``on_progress`` called while many texts are encoded: how many are, and of how
         many."""

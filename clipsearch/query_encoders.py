@@ -96,7 +96,8 @@ class QueryEncoders:
                 raise error
             raise ModelLoadError(
                 f"the index was made with the model folder {space.model}, which is not there "
-                "now: name its new place with --model FOLDER"
+                "now: name its new place with --model FOLDER, or for good with "
+                "'clipsearch model add FOLDER'"
             ) from None
         if loaded.space.fingerprint != space.fingerprint:
             raise SpaceMismatchError(

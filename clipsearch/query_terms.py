@@ -97,7 +97,10 @@ def _decoded(state: Generation, image: str | os.PathLike[str] | bytes | int) -> 
             return decode_image(image, "the image", geometry, thumbnail_side=None)
         path = Path(os.path.abspath(str(image)))
         if not path.exists():
-            raise ImageError("vanished", "no such file, neither on the disk nor in the index")
+            where = "neither on the disk nor in the index"
+            if state.paths.id_at(path) is not None:
+                where = f"and the index has no vector of {state.space.model} for it"
+            raise ImageError("vanished", f"no such file, {where}")
         return read_image(path, geometry, thumbnail_side=None)
     except ImageError as error:
         raise ImageError(error.reason, f"cannot take {name}: {error}") from error

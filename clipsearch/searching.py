@@ -6,9 +6,9 @@ Nothing but the open generation is needed here; what encodes and reads files has
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -33,10 +33,10 @@ _BELOW = 5
 
 @dataclass(frozen=True)
 class Cut:
-    """What a hit must reach: ``least`` of its cosine, or where ``automatic`` is given, that of
+    """What a hit must reach: ``least`` of its score, or where ``automatic`` is given, that of
     its standardised score.
 
-    standardise : ids and cosines of images -> (n,) float32 standardised scores.
+    standardise : ids and scores of images -> (n,) float32 standardised scores.
     cuts : False to tell how strong hits are, and to leave none out.
     """
 
@@ -45,9 +45,9 @@ class Cut:
     standardise: Callable[[Int64, Float32], Float32] | None = None
     cuts: bool = True
 
-    def standings(self, ids: Int64, cosines: Float32) -> Float32:
+    def standings(self, ids: Int64, scores: Float32) -> Float32:
         """What is compared with the cut-off."""
-        return cosines if self.standardise is None else self.standardise(ids, cosines)
+        return scores if self.standardise is None else self.standardise(ids, scores)
 
     def passes(self, standings: Float32) -> npt.NDArray[np.bool_]:
         """Which of a query's best images are hits."""
@@ -60,6 +60,15 @@ class Cut:
         return None if self.automatic is None else self.automatic.strength_of(standing)
 
 
+class Ranking(Protocol):
+    """What ranks images otherwise than by their cosine to the query."""
+
+    def best(self, count: int, allowed: Int64 | None) -> tuple[Float32, Float32, Int64]:
+        """(k,) float32 scores, falling, (k,) float32 cosines and (k,) int64 ids of the ``count``
+        best images, or of as many as there are, of those of the rising ids ``allowed``."""
+        ...
+
+
 @dataclass(frozen=True)
 class Question:
     """A query made ready for one generation.
@@ -67,6 +76,7 @@ class Question:
     vector : (dim,) float32 unit vector, None to list what passes the filter.
     allowed : rising ids that may come back, None for all. without : ids that may not.
     where : the filter they come from: of several copies the one it asks for is shown.
+    ranking : what ranks by something else than the cosine to ``vector``.
     """
 
     vector: Float32 | None
@@ -76,6 +86,7 @@ class Question:
     sort: Sort
     collapse: bool
     where: Filter | None = None
+    ranking: Ranking | None = None
 
     @property
     def cuts(self) -> bool:
@@ -85,17 +96,22 @@ class Question:
 
 @dataclass(frozen=True)
 class _Ranked:
-    """Candidates in order, best first: ids, cosines, what the cut-off looks at (nan where
+    """Candidates in order, best first: ids, scores, cosines, what the cut-off looks at (nan where
     nothing is asked), and whether they are all there are."""
 
     ids: Int64
+    scores: Float32
     cosines: Float32
     standings: Float32
     complete: bool
 
-    def rows(self, chosen: npt.NDArray[np.bool_]) -> _Ranked:
+    def rows(self, chosen: slice | npt.NDArray[np.bool_] | Int64) -> _Ranked:
         return _Ranked(
-            self.ids[chosen], self.cosines[chosen], self.standings[chosen], self.complete
+            self.ids[chosen],
+            self.scores[chosen],
+            self.cosines[chosen],
+            self.standings[chosen],
+            self.complete,
         )
 
 
@@ -132,8 +148,9 @@ def answer(
     page = _slice(ranked, offset, k)
     if taken is not None:
         taken = taken[offset:] if k is None else taken[offset : offset + k]
-    # What is filtered is searched exactly, and opens no index file.
-    kind = "exact" if exact or question.allowed is not None else state.search.kind
+    # What is filtered, or ranked otherwise, is searched exactly, and opens no index file.
+    scans = exact or question.allowed is not None or question.ranking is not None
+    kind = "exact" if scans else state.search.kind
     room = _BELOW if k is None else min(_BELOW, max(0, k - len(page.ids)))
     return Hits(
         hits=_hits(state, question, page, folded, taken),
@@ -145,8 +162,7 @@ def answer(
 
 
 def _slice(ranked: _Ranked, start: int, count: int | None) -> _Ranked:
-    part = slice(start, None if count is None else start + count)
-    return _Ranked(ranked.ids[part], ranked.cosines[part], ranked.standings[part], ranked.complete)
+    return ranked.rows(slice(start, None if count is None else start + count))
 
 
 def _gather(
@@ -177,36 +193,37 @@ def _gather(
         if question.collapse:
             passing, folded = _fold(state, passing)
         if complete or (wanted is not None and len(passing.ids) >= wanted):
-            return (
-                _Ranked(passing.ids, passing.cosines, passing.standings, complete),
-                below,
-                folded,
-            )
+            return replace(passing, complete=complete), below, folded
         pool *= 4
 
 
 def _candidates(state: Generation, question: Question, count: int, exact: bool) -> _Ranked:
-    """The ``count`` best by cosine, or all that are allowed where nothing is asked."""
+    """The ``count`` best, or all that are allowed where nothing is asked."""
     if question.vector is None:
         ids = question.allowed if question.allowed is not None else state.vectors.ids
         ids = np.setdiff1d(ids, state.vectors.deleted)
         ids = _without(ids, question.without)
         nothing = np.full(len(ids), np.nan, np.float32)
-        return _Ranked(ids, nothing, nothing, True)
+        return _Ranked(ids, nothing, nothing, nothing, True)
     if question.allowed is not None and not len(question.allowed):
         empty = np.empty(0, np.float32)
-        return _Ranked(np.empty(0, np.int64), empty, empty, True)
-    scores, found = state.search.search(
-        question.vector[None], max(1, count), allowed=question.allowed, exact=exact
-    )
-    ids, cosines = found[0], scores[0]
-    real = ids >= 0
-    complete = not bool(real.all()) or count >= len(state.vectors.ids)
+        return _Ranked(np.empty(0, np.int64), empty, empty, empty, True)
+    if question.ranking is not None:
+        scores, cosines, ids = question.ranking.best(max(1, count), question.allowed)
+        complete = len(ids) < count or count >= len(state.vectors.ids)
+    else:
+        found, found_ids = state.search.search(
+            question.vector[None], max(1, count), allowed=question.allowed, exact=exact
+        )
+        ids, real = found_ids[0], found_ids[0] >= 0
+        complete = not bool(real.all()) or count >= len(state.vectors.ids)
+        ids, scores = ids[real], found[0][real]
+        cosines = scores
     if question.without:
-        real &= ~np.isin(ids, np.array(sorted(question.without), np.int64))
-    ids, cosines = ids[real], cosines[real]
-    standings = cosines if question.cut is None else question.cut.standings(ids, cosines)
-    return _Ranked(ids, cosines, standings, complete)
+        kept = ~np.isin(ids, np.array(sorted(question.without), np.int64))
+        ids, scores, cosines = ids[kept], scores[kept], cosines[kept]
+    standings = scores if question.cut is None else question.cut.standings(ids, scores)
+    return _Ranked(ids, scores, cosines, standings, complete)
 
 
 def _without(ids: Int64, without: frozenset[int]) -> Int64:
@@ -239,11 +256,7 @@ def _by_date(state: Generation, ranked: _Ranked) -> tuple[_Ranked, list[datetime
         reverse=True,
     )
     # ``reverse`` keeps equals in their order, as a stable sort does.
-    rows = np.array(order, np.int64)
-    sorted_ranked = _Ranked(
-        ranked.ids[rows], ranked.cosines[rows], ranked.standings[rows], ranked.complete
-    )
-    return sorted_ranked, [taken[row] for row in order]
+    return ranked.rows(np.array(order, np.int64)), [taken[row] for row in order]
 
 
 def _hits(
@@ -267,13 +280,12 @@ def _hits(
             places = asked_places_first(places, question.where)
         if not places:
             continue
-        cosine = float(ranked.cosines[row])
         hits.append(
             Hit(
                 id=image_id,
                 path=places[0].path,
-                score=cosine,
-                cosine=cosine,
+                score=float(ranked.scores[row]),
+                cosine=float(ranked.cosines[row]),
                 copies=tuple(place.path for place in places[1:] if not place.missing),
                 missing=places[0].missing,
                 strength=cut.strength_of(float(ranked.standings[row])) if cut is not None else None,

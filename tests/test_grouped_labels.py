@@ -114,9 +114,10 @@ def test_plain_lines_and_files(cli_here: Cli, mini_index: Path, file: Path, tmp_
 @pytest.mark.parametrize(
     ("more", "told"),
     [
-        (("--fast",), "leave out --fast, --adapt, --by-cluster and --top"),
-        (("--top", "2"), "leave out --fast, --adapt, --by-cluster and --top"),
-        (("--by-cluster",), "leave out --fast, --adapt, --by-cluster and --top"),
+        (("--fast",), "leave out --fast, --adapt, --fuse, --by-cluster and --top"),
+        (("--top", "2"), "leave out --fast, --adapt, --fuse, --by-cluster and --top"),
+        (("--by-cluster",), "leave out --fast, --adapt, --fuse, --by-cluster and --top"),
+        (("--fuse",), "leave out --fast, --adapt, --fuse, --by-cluster and --top"),
         (("--since", "2001"), "leave out the filter, or such groups"),
         (("--save-as", "x" * 60), "is no name for a label set"),
         (("--add", "otter"), "go with a saved set"),

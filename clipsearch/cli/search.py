@@ -8,6 +8,7 @@ from dataclasses import replace
 import click
 
 from clipsearch.cli.filter_options import filter_options
+from clipsearch.cli.fuse_option import FuseCommand, fuse_option, fused_hits
 from clipsearch.cli.hit_output import print_hits
 from clipsearch.cli.output import for_display, format_options, on_terminal
 from clipsearch.cli.places import (
@@ -24,7 +25,7 @@ from clipsearch.image_index import open_index
 from clipsearch.query import Query, weighted_texts
 
 
-@click.command()
+@click.command(cls=FuseCommand)
 @search_options
 @show_options
 @click.option(
@@ -33,6 +34,7 @@ from clipsearch.query import Query, weighted_texts
     metavar="NAME",
     help="Keep this search: clipsearch saved NAME lists what is new since.",
 )
+@fuse_option
 @index_option
 @moved_model_option
 @space_option
@@ -43,6 +45,7 @@ def search(
     save_as: str | None,
     opens: bool,
     preview: bool,
+    fuse: str | None,
     index_path: str | None,
     model: str | None,
     space: str | None,
@@ -61,14 +64,15 @@ def search(
       clipsearch search "a red car" -k all --json
       clipsearch search sunset -0 | xargs -0 ls -l
     """
-    return _answer(asked, save_as, opens, preview, index_path, model, space, device, output)
+    return _answer(asked, save_as, opens, preview, fuse, index_path, model, space, device, output)
 
 
-@click.command()
+@click.command(cls=FuseCommand)
 @click.argument("image", type=click.Path(path_type=str))
 @cut_options
 @filter_options
 @show_options
+@fuse_option
 @index_option
 @moved_model_option
 @space_option
@@ -78,6 +82,7 @@ def similar(
     image: str,
     opens: bool,
     preview: bool,
+    fuse: str | None,
     index_path: str | None,
     model: str | None,
     space: str | None,
@@ -90,7 +95,7 @@ def similar(
     - is an image on standard input.
     """
     asked = asked_of(options, Query(like=(image_part(image),)))
-    return _answer(asked, None, opens, preview, index_path, model, space, device, output)
+    return _answer(asked, None, opens, preview, fuse, index_path, model, space, device, output)
 
 
 def _answer(
@@ -98,6 +103,7 @@ def _answer(
     save_as: str | None,
     opens: bool,
     preview: bool,
+    fuse: str | None,
     index_path: str | None,
     model: str | None,
     space: str | None,
@@ -110,6 +116,8 @@ def _answer(
         raise OptionError(
             "a saved search asks the model that the index answers with: leave out --save or --space"
         )
+    if save_as is not None and fuse is not None:
+        raise OptionError("a saved search asks one model: leave out --save or --fuse")
     if preview:
         check_preview()
     opened = open_index(existing_index(index_path), model=model, device=device, space=space)
@@ -123,7 +131,10 @@ def _answer(
             click.echo(for_display(note), err=True)
     # A path a line has no room for them.
     strengths = output in ("json", "csv") or (output is None and on_terminal())
-    hits = asked.hits(opened, strengths=strengths)
+    if fuse is None:
+        hits = asked.hits(opened, strengths=strengths)
+    else:
+        hits = fused_hits(opened, fuse, asked, strengths=strengths)
     if save_as is not None:
         from clipsearch.saved_searches import save_search
 
