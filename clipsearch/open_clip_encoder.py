@@ -7,6 +7,7 @@ building it cannot touch a network whatever a config asks for.
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import importlib.util
 import json
@@ -131,6 +132,10 @@ class OpenClipEncoder:
         """What encodes texts here, for ``text_tower_export``; None where it is not the standard
         one."""
         return text_side(self._net, self._tokenizer)
+
+    def parts(self) -> tuple[Any, Any]:
+        """A copy of the open_clip network, for whoever means to change it, and the tokenizer."""
+        return copy.deepcopy(self._net), self._tokenizer
 
 
 def load_open_clip_encoder(

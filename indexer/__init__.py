@@ -7,14 +7,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from indexer.build import build_index
     from indexer.config import IndexConfig
+    from indexer.fine_tuning import fine_tune
+    from indexer.fine_tuning_records import FineTuned, FineTuning
     from indexer.report import BuildReport
 
-__all__ = ["BuildReport", "IndexConfig", "build_index"]
+__all__ = ["BuildReport", "FineTuned", "FineTuning", "IndexConfig", "build_index", "fine_tune"]
 
 _HOME = {
     "BuildReport": "indexer.report",
+    "FineTuned": "indexer.fine_tuning_records",
+    "FineTuning": "indexer.fine_tuning_records",
     "IndexConfig": "indexer.config",
     "build_index": "indexer.build",
+    "fine_tune": "indexer.fine_tuning",
 }
 
 

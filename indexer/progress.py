@@ -70,7 +70,7 @@ class TerminalProgress:
         self._bar = open_bar(plan.new)
 
 
-def open_bar(total: int) -> Any:
+def open_bar(total: int, unit: str = " images") -> Any:
     """A progress bar on standard error, to be updated and closed; None where that is no
     terminal."""
     if not sys.stderr.isatty():
@@ -80,7 +80,7 @@ def open_bar(total: int) -> Any:
     width = os.get_terminal_size(sys.stderr.fileno()).columns
     return tqdm(
         total=total,
-        unit=" images",
+        unit=unit,
         file=sys.stderr,
         # A terminal that does not know its width says 0, and would get an empty bar.
         ncols=None if width else 80,
