@@ -36,6 +36,10 @@ def test_every_command_runs(pictures: Path, tmp_path: Path) -> None:
     home.mkdir()
     shutil.move(pictures, home / "Pictures")
     shutil.copyfile(home / "Pictures" / "cheetah1.jpg", home / "Pictures" / "beach.jpg")
+    for label in ("cheetah", "lion", "tower"):
+        (home / "test" / label).mkdir(parents=True)
+        for photo in (home / "Pictures").glob(f"{label}*.jpg"):
+            shutil.copyfile(photo, home / "test" / label / photo.name)
     # `clipsearch` is the program of this checkout, whatever else is installed.
     program = home / "bin" / "clipsearch"
     program.parent.mkdir()
@@ -79,6 +83,7 @@ def test_every_command_runs(pictures: Path, tmp_path: Path) -> None:
         if "index ~/Pictures" not in command:
             assert done.stdout.strip(), command
     assert (home / "labels.parquet").is_file()
+    assert (home / "accuracy.html").is_file()
 
 
 def test_the_python_runs(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
