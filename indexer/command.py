@@ -66,6 +66,13 @@ from indexer.report import BuildReport, Event, Finished
 @click.option("--dry-run", is_flag=True, help="Say what would be done, file by file; do nothing.")
 @click.option("--watch", is_flag=True, help="Stay, and index what changes as it changes.")
 @click.option("--json", "as_json", is_flag=True, help="Print the final account as one JSON object.")
+@click.option(
+    "--progress",
+    type=click.Choice(["auto", "json"]),
+    default="auto",
+    help="auto draws a bar on a terminal; json tells another program how far it is, a JSON object "
+    "a line on standard error.",
+)
 @click.pass_context
 def index(
     ctx: click.Context,
@@ -77,6 +84,7 @@ def index(
     dry_run: bool,
     watch: bool,
     as_json: bool,
+    progress: str,
     **settings: Any,
 ) -> int:
     """Add FOLDERs of images to an index, or bring it up to date.
@@ -102,7 +110,17 @@ def index(
         click.echo("The list on standard input is empty: nothing to do.", err=True)
         return NOTHING_FOUND
     flag = ctx.get_parameter_source("model") == click.core.ParameterSource.COMMANDLINE
-    run = IndexRun(place, sources, listed or [], model, flag, device, settings, as_json)
+    run = IndexRun(
+        place,
+        sources,
+        listed or [],
+        model,
+        flag,
+        device,
+        settings,
+        as_json,
+        progress_lines=progress == "json",
+    )
     if dry_run and watch:
         raise click.UsageError("--dry-run looks once, --watch stays: say one of them")
     if dry_run:
@@ -135,6 +153,7 @@ class IndexRun:
         settings: dict[str, Any] | None = None,
         as_json: bool = False,
         retry: bool = False,
+        progress_lines: bool = False,
     ) -> None:
         # OpenMP's threads would spin while they wait, and keep the cores from the threads that
         # decode: on two cores that makes a run one and a half times as long, and more.
@@ -159,6 +178,7 @@ class IndexRun:
         self._device = device
         self._as_json = as_json
         self._retry = retry
+        self._progress_lines = progress_lines
         self._exit_code: int | None = None  # of a run that has finished
 
     def build(
@@ -170,8 +190,9 @@ class IndexRun:
         hears the report as soon as the index is as it should be."""
         from indexer.build import build_index
         from indexer.progress import TerminalProgress
+        from indexer.progress_lines import ProgressLines
 
-        with TerminalProgress(self._place) as progress:
+        with ProgressLines() if self._progress_lines else TerminalProgress(self._place) as progress:
 
             def hear(event: Event) -> None:
                 progress.hear(event)

@@ -83,7 +83,8 @@ def demo() -> int:
         "  clipsearch index ~/Pictures --index photos.index\n"
         '  clipsearch search "a dog on a beach" --index photos.index\n'
         '  clipsearch classify --labels "family,landscape,document" --index photos.index\n'
-        "  clipsearch discover --index photos.index          # what is in here?"
+        "  clipsearch discover --index photos.index          # what is in here?\n"
+        "  clipsearch ui photos.index                        # all of it in the browser"
     )
     return FOUND
 

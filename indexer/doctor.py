@@ -23,6 +23,7 @@ WARNING = "warning"
 PROBLEM = "problem"
 
 REQUIREMENTS = (
+    "argon2-cffi>=23.1",
     "click>=8.5",
     "faiss-cpu>=1.12",
     "filelock>=3.16",
