@@ -189,6 +189,7 @@ def _script(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_as_a_command(tmp_path: Path) -> None:
     arguments = ["--images", 17_000, "--dim", 64, "--queries", 50, "--concepts", 300]
     arguments += ["--labels", 50, "--vector-index"]

@@ -544,6 +544,7 @@ def test_an_interrupted_run_is_searchable_and_goes_on_to_the_same_end(
     assert found_ids(cut) == found_ids(whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trouble", ["KeyboardInterrupt", "MemoryError"])
 def test_what_befalls_the_words_after_a_run_does_not_spoil_it(
     trouble: str, scenes: Path, tmp_path: Path

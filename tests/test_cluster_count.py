@@ -58,6 +58,7 @@ def test_a_cloud_without_groups_is_one() -> None:
         assert len(chosen.curve) > 10
 
 
+@pytest.mark.slow
 def test_a_large_sample_is_drawn_from_and_stable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_ROWS", 2000)
     monkeypatch.setattr(module, "_LINKED", 400)

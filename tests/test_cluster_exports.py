@@ -42,7 +42,7 @@ from clipsearch.clusters import (
 )
 from clipsearch.errors import OptionError
 from clipsearch.export_undo import undo_export
-from clipsearch.html_pages import data_block, template_text
+from clipsearch.html_pages import data_block, script_of_modules, template_text
 from clipsearch.image_index import ImageIndex
 from clipsearch.map_coordinates import Coordinates, map_coordinates
 from clipsearch.map_files import map_file
@@ -237,6 +237,14 @@ def test_a_sample_is_even_and_has_the_examples(opened: ImageIndex) -> None:
     assert len(scene.ids) == 4
     assert few.typical[0] in scene.ids
     assert {discovery.assignment.ids[0], discovery.assignment.ids[-1]} <= set(scene.ids.tolist())
+
+
+def test_the_modules_of_the_map_become_one_script() -> None:
+    script = script_of_modules("map_page.js")
+    assert not re.search(r"^(import|export)\b", script, re.MULTILINE)
+    declared = re.findall(r"^(?:const|let|function|class) (\w+)", script, re.MULTILINE)
+    assert sorted(declared) == sorted(set(declared))  # two of a name would be no script
+    assert {"Camera", "CanvasDots", "Places", "Signs", "listen"} <= set(declared)
 
 
 @pytest.mark.slow

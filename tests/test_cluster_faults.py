@@ -117,6 +117,7 @@ def hurt_all(
     return hurt
 
 
+@pytest.mark.slow
 def test_an_edit_is_there_or_not(runs: Runs) -> None:
     """Killed before every file gets its name."""
     states, calls = runs.reference("edit")

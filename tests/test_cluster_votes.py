@@ -158,6 +158,7 @@ def test_nobody_to_vote_with(monkeypatch: pytest.MonkeyPatch, vote: str) -> None
 
 
 @pytest.mark.parametrize("vote", [DECIDE, TEMPER])
+@pytest.mark.slow
 def test_cuts_and_threads_change_nothing(monkeypatch: pytest.MonkeyPatch, vote: str) -> None:
     toy = Toy(monkeypatch, 2500)
     found = []
@@ -343,6 +344,7 @@ def test_no_permission_to_save(cli_here: Cli, mini_index: Path) -> None:
     assert "no permission to save" in ran.stderr.decode()
 
 
+@pytest.mark.slow
 def test_who_asks_for_no_vote_loads_none_of_it(mini_index: Path) -> None:
     votes = ("cluster_votes", "vote_scoring", "label_groups", "spherical_kmeans")
     program = (

@@ -75,6 +75,7 @@ def _recipe(scripts: Any, **changes: Any) -> Any:
     return dataclasses.replace(usual, **changes)
 
 
+@pytest.mark.slow
 def test_a_network_learns_what_it_is_shown(scripts: Any, photos: tuple[Any, Any, Any, Any]) -> None:
     train, pixels, test, seen = photos
     training = scripts("cnn_training")
@@ -93,6 +94,7 @@ def test_a_network_learns_what_it_is_shown(scripts: Any, photos: tuple[Any, Any,
     np.testing.assert_allclose(odds, direct, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_training_that_is_gone_on_with_is_no_other(
     scripts: Any, photos: tuple[Any, Any, Any, Any], tmp_path: Path
 ) -> None:

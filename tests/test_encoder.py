@@ -169,6 +169,7 @@ def test_rows_are_of_unit_length(encoder: OpenClipEncoder) -> None:
         np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_batch_size_does_not_matter(encoder: OpenClipEncoder) -> None:
     pixels = random_pixels(7, encoder)
     alone = np.concatenate([encoder.encode_images(pixels[i : i + 1]) for i in range(7)])

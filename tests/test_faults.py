@@ -459,6 +459,7 @@ def check_reader(scene: Scene, place: Path, kills: int, seed: int) -> None:
     assert_complete(scene, place)
 
 
+@pytest.mark.slow
 def test_a_reader_beside_a_run_that_is_killed(small: Scene) -> None:
     check_reader(small, small.place("read"), kills=1, seed=1)
 
@@ -493,6 +494,7 @@ def failing(scene: Scene, **fault: Any) -> Callable[[Path], bool]:
 _FULL = ("write", "mkdir", "link", "replace")
 
 
+@pytest.mark.slow
 def test_a_full_disk_at_chosen_instants(small: Scene) -> None:
     chosen = [("^images/", 1), ("^paths/", 6), (r"^\.tmp-", 3), (r"^cache/vectors/.*\.f16$", 3)]
     hurt, failures = in_pairs(
@@ -664,6 +666,7 @@ def test_permissions(nursery: Nursery, tmp_path: Path) -> None:
 # -- files that change under a run -------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_files_that_vanish_and_change_while_a_run_goes_on(small: Scene, tmp_path: Path) -> None:
     """They change right before the second shard is written: later ones are not read yet."""
     pictures = Path(shutil.copytree(small.pictures, tmp_path / "pictures"))

@@ -267,6 +267,7 @@ def test_a_hook_that_hides_the_extra(tmp_path: Path, photo: Image.Image, cli: Cl
     assert b"1 RAW photo (.dng) was passed over: pip install" in run.stderr
 
 
+@pytest.mark.slow
 def test_without_the_extra_raw_photos_are_passed_over(
     tmp_path: Path, pictures: Path, photo: Image.Image, cli: Cli
 ) -> None:

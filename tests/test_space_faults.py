@@ -109,6 +109,7 @@ def assert_goes_on(scene: Scene, place: Path) -> None:
     shutil.rmtree(place)
 
 
+@pytest.mark.slow
 def test_killed_before_a_part_is_named(scene: Scene) -> None:
     place = scene.copy()
     hurt = scene.run(
