@@ -1,1 +1,5 @@
-"""The page: a Gradio front of the query engine. Not part of this release yet."""
+"""The page: search, sort and name a collection in the browser. ``clipsearch ui`` starts it.
+
+Everything the browser asks goes through three layers: ``security`` (who may ask, and what),
+``routes`` and ``tabs`` (what was asked, checked), and ``library`` (the index, opened once).
+"""
