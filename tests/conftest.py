@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.page_browser import browser, browser_page, page_server  # noqa: F401 (fixtures)
+
 if os.environ.get("PYTEST_XDIST_WORKER"):
     # Several test processes share the processors: each, with those that it starts, takes its
     # part of them. Two times two threads on two processors take twice the processor time of
@@ -119,6 +121,15 @@ def _built(_pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def mini_index(_built: Path, tmp_path: Path) -> Path:
     """The index of those pictures, made with mini; the test may break its copy."""
     return Path(shutil.copytree(_built, tmp_path / "pictures.index"))
+
+
+@pytest.fixture(scope="session")
+def photo_library(_pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The index of a few photos with dates, places and cameras (``tests.page_library``); not to
+    be changed."""
+    from tests.page_library import make_library
+
+    return make_library(_pictures, tmp_path_factory.mktemp("library"))
 
 
 Cli = Callable[..., "subprocess.CompletedProcess[bytes]"]
