@@ -9,6 +9,10 @@ from clipsearch.clusters import Discovery
 from clipsearch.generation import Generation
 from clipsearch.metadata_rows import dates_of
 from clipsearch.records import Hit, Hits
+from clipsearch.shards import Int64
+
+IN_NONE = -1
+"""The position, among the clusters, of the images that are in none."""
 
 
 def cluster_hits(state: Generation, discovery: Discovery, cluster: str) -> Hits:
@@ -16,10 +20,26 @@ def cluster_hits(state: Generation, discovery: Discovery, cluster: str) -> Hits:
 
     cluster : as ``find_cluster`` takes it. Raises ClusterError where it is not there.
     """
-    position = find_cluster(discovery.clusters, cluster)
+    return hits_at(state, discovery, find_cluster(discovery.clusters, cluster))
+
+
+def hits_at(
+    state: Generation,
+    discovery: Discovery,
+    position: int,
+    *,
+    k: int | None = None,
+    offset: int = 0,
+    doubtful_first: bool = False,
+) -> Hits:
+    """The images of the cluster at ``position``, or of ``IN_NONE``, nearest to its centroid first.
+
+    k, offset : how many to bring, None for all, and how many to pass over; ``total`` counts all.
+    doubtful_first : those first that another cluster is nearly as near to.
+    """
     found = discovery.assignment
-    rows = np.flatnonzero(found.clusters == position)
-    rows = rows[np.argsort(-found.cosines[rows], kind="stable")]
+    order = _order(discovery, position, doubtful_first)
+    rows = order[offset:] if k is None else order[offset : offset + k]
     ids = found.ids[rows]
     hits = []
     for image_id, cosine, taken in zip(
@@ -38,4 +58,14 @@ def cluster_hits(state: Generation, discovery: Discovery, cluster: str) -> Hits:
                     taken_at=taken,
                 )
             )
-    return Hits(tuple(hits), "clusters", len(found), len(hits))
+    total = len(order) - (len(rows) - len(hits))
+    return Hits(tuple(hits), "clusters", len(found), total)
+
+
+def _order(discovery: Discovery, position: int, doubtful_first: bool) -> Int64:
+    found = discovery.assignment
+    rows = np.flatnonzero(found.clusters == position)
+    if not doubtful_first:
+        return rows[np.argsort(-found.cosines[rows], kind="stable")]
+    least = np.nan_to_num(found.margins[rows], nan=np.inf)
+    return rows[np.lexsort((found.ids[rows], found.cosines[rows], least))]

@@ -31,7 +31,7 @@ from clipsearch.label_definitions import (
     LabelDefinitions,
     LabelGroup,
 )
-from clipsearch.prompts import read_labels_file, same_label
+from clipsearch.prompts import check_labels, read_labels_file, same_label, text_lines
 
 FILE_ENDINGS = (".toml", ".json")
 _LABEL_KEYS = ("words", "synonyms", "descriptions", "parent", "threshold")
@@ -58,6 +58,18 @@ def read_definitions(path: str | Path) -> LabelDefinitions:
         return definitions_of(document)
     except LabelError as error:
         raise LabelError(f"{place}: {error}") from None
+
+
+def labels_in(name: str, data: bytes) -> Sequence[str]:
+    """The labels in what a file called ``name`` holds, as ``read_labels`` has them of the file;
+    raises LabelError as that does, with the name alone."""
+    if Path(name).suffix.lower() not in FILE_ENDINGS:
+        return check_labels(text_lines(data, "labels", name))
+    document = _parsed(Path(name), data)
+    try:
+        return definitions_of(document)
+    except LabelError as error:
+        raise LabelError(f"{name}: {error}") from None
 
 
 def definitions_of(document: object) -> LabelDefinitions:
@@ -96,6 +108,10 @@ def _document(path: Path) -> object:
         raise LabelError(f"expected a file of labels at {path}: {reason}") from None
     except ValueError as error:  # a name with a NUL in it
         raise LabelError(f"expected a file of labels at {str(path)!r}: {error}") from None
+    return _parsed(path, data)
+
+
+def _parsed(path: Path, data: bytes) -> object:
     if len(data) > _MOST_BYTES:
         raise LabelError(f"{path} is larger than {_MOST_BYTES >> 20} MB: no file of labels is")
     form = path.suffix.lower().removeprefix(".").upper()

@@ -69,6 +69,19 @@ def rows_of_hits(index: ImageIndex, hits: Iterable[Hit]) -> list[ExportRow]:
     ]
 
 
+def rows_of_ids(index: ImageIndex, ids: Sequence[int]) -> list[ExportRow]:
+    """A row for each image, in their order; one that has no place any more is left out.
+
+    Raises QueryError for an id that is not in the index.
+    """
+    known = _metadata(index, ids)
+    return [
+        ExportRow(id=image_id, path=place.path, missing=place.missing, **known[image_id])
+        for image_id, place in zip(ids, index.paths().first_places(ids), strict=True)
+        if place is not None
+    ]
+
+
 def rows_of_names(
     index: ImageIndex, names: Sequence[str]
 ) -> tuple[list[ExportRow], list[tuple[Path, str]]]:

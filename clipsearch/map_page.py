@@ -31,6 +31,7 @@ from clipsearch.html_pages import (
     image_address,
     page_pieces,
     policy_hash,
+    script_of_modules,
     shown,
     template_text,
 )
@@ -52,7 +53,7 @@ def write_map_page(
     """Write the map as a page of UTF-8 HTML that needs nothing but a browser."""
     scene = map_scene(discovery, coordinates, MOST_POINTS)
     style = template_text("map_page.css")
-    script = template_text("map_page.js")
+    script = script_of_modules("map_page.js")
     for piece in page_pieces(
         "map_page.html",
         title=shown(title),

@@ -47,22 +47,38 @@ def facts_of(scene: MapScene) -> str:
 def map_scene(discovery: Discovery, coordinates: Coordinates, most: int | None = None) -> MapScene:
     """The images of a discovery that have a place; an even sample of ``most`` where there are
     more, in which the typical and doubtful images of every cluster are kept."""
-    assignment = discovery.assignment
-    ids, xy = coordinates.of(assignment.ids)
-    clusters = assignment.clusters[np.searchsorted(assignment.ids, ids)]
+    ids, xy = coordinates.of(discovery.assignment.ids)
+    return scene_of(ids, xy, discovery, most)
+
+
+def scene_of(
+    ids: Int64, xy: Float32, discovery: Discovery | None, most: int | None = None
+) -> MapScene:
+    """As ``map_scene``, of images whether the discovery knows them or not.
+
+    ids : (n,) rising. xy : (n, 2), their places, y rising. discovery : None for no clusters.
+    """
+    clusters = np.full(len(ids), -1, np.int32)
+    shown: tuple[Cluster, ...] = ()
+    if discovery is not None:
+        shown, assignment = discovery.clusters, discovery.assignment
+        _, here, there = np.intersect1d(
+            ids, assignment.ids, assume_unique=True, return_indices=True
+        )
+        clusters[here] = assignment.clusters[there]
     xy = _on_unit_square(xy)
-    centres = _centres(xy, clusters, len(discovery))
+    centres = _centres(xy, clusters, len(shown))
     slots = colour_slots(centres)
     total, outside = len(ids), int(np.count_nonzero(clusters < 0))
     if most is not None and total > most:
-        examples = [image for cluster in discovery.clusters
+        examples = [image for cluster in shown
                     for image in (*cluster.typical, *cluster.doubtful)]  # fmt: skip
         keep = np.isin(ids, np.array(examples, np.int64))
         left = max(0, most - int(keep.sum()))
         others = np.flatnonzero(~keep)
         keep[others[np.linspace(0, len(others) - 1, left).astype(np.int64)]] = True
         ids, xy, clusters = ids[keep], xy[keep], clusters[keep]
-    return MapScene(ids, xy, clusters, discovery.clusters, centres, slots, total, outside)
+    return MapScene(ids, xy, clusters, shown, centres, slots, total, outside)
 
 
 def _on_unit_square(xy: Float32) -> Float32:

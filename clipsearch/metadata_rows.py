@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from clipsearch.errors import QueryError
@@ -43,6 +44,27 @@ def dates_of(state: Generation, ids: Int64) -> list[datetime | None]:
         for place, row in zip(of_wanted.tolist(), rows.tolist(), strict=True):
             dates[place] = column[row].as_py()
     return dates
+
+
+def moments_of(state: Generation, ids: Int64) -> tuple[Int64, npt.NDArray[np.bool_]]:
+    """The dates of ``dates_of`` as (n,) microseconds since 1970, and (n,) bool: which are known.
+    Without an object for each: to sort a hundred thousand photos by date takes no time so."""
+    moments, known = np.zeros(len(ids), np.int64), np.zeros(len(ids), bool)
+    for of_wanted, table, rows in _parts(state, ids, ["taken_at"], state.dates):
+        parts = [_moments(chunk) for chunk in table.column("taken_at").chunks]
+        moments[of_wanted] = np.concatenate([values for values, _ in parts])[rows]
+        known[of_wanted] = np.concatenate([there for _, there in parts])[rows]
+    return moments, known
+
+
+def _moments(column: pa.Array) -> tuple[Int64, npt.NDArray[np.bool_]]:
+    """(n,) numbers of a column of times, and which of them are there."""
+    validity, data = column.buffers()
+    values = np.frombuffer(data, np.int64, len(column), 8 * column.offset)
+    if validity is None:
+        return values, np.ones(len(column), bool)
+    bits = np.unpackbits(np.frombuffer(validity, np.uint8), bitorder="little")
+    return values, bits[column.offset : column.offset + len(column)].astype(bool)
 
 
 def _parts(

@@ -233,13 +233,13 @@ def _parse_template(template: str) -> list[str]:
     return parts
 
 
-def text_lines(source: Path | bytes, what: str) -> list[str]:
+def text_lines(source: Path | bytes, what: str, called: str = "standard input") -> list[str]:
     """The lines of UTF-8 text, stripped, without blank ones and those that begin with #.
 
-    source : a file, or what was read from standard input. what : what the lines are, for the
-    LabelError that is raised where there are none, or no text.
+    source : a file, or what was read from one that is called ``called``. what : what the lines
+    are, for the LabelError that is raised where there are none, or no text.
     """
-    name = "standard input" if isinstance(source, bytes) else str(source)
+    name = called if isinstance(source, bytes) else str(source)
     try:
         data = source if isinstance(source, bytes) else source.read_bytes()
     except OSError as error:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 Image = str | os.PathLike[str] | int | bytes
 """An image in a query: its file, the id of an indexed one, or the bytes of a file."""
+ImagePart = Image | Float32 | tuple[Image | Float32, float]
+"""An image in a query or its vector, with a boost or without."""
 Sort = Literal["relevance", "date"]
 
 NOT_WEIGHT = 0.5
@@ -41,7 +43,8 @@ class Query:
 
     text : words. plus, minus : more words that attract or repel, each a text or a pair of
         text and boost. like, unlike : images that attract or repel, each a file, an id or bytes, or
-        a pair with a boost. Indexed images that are named here are left out of the answer.
+        a pair with a boost; or the (dim,) vector of one that was encoded before. Indexed images
+        that are named here are left out of the answer.
     vector : (dim,) numbers in the index's space.
     where : what hits must fulfil: an expression of ``clipsearch.filters``, its tree, or the
         filter options of a command, of which "last week" is the week before the question.
@@ -53,8 +56,8 @@ class Query:
     text: str | None = None
     plus: tuple[str | tuple[str, float], ...] = ()
     minus: tuple[str | tuple[str, float], ...] = ()
-    like: tuple[Image | tuple[Image, float], ...] = ()
-    unlike: tuple[Image | tuple[Image, float], ...] = ()
+    like: tuple[ImagePart, ...] = ()
+    unlike: tuple[ImagePart, ...] = ()
     vector: Sequence[float] | Float32 | None = None
     where: str | Filter | FilterOptions | None = None
     min_score: float | Literal["auto"] | None = None
@@ -146,11 +149,14 @@ def weighted_texts(
 
 
 def weighted_images(
-    parts: Sequence[Image | tuple[Image, float]],
-) -> list[tuple[Image, float]]:
-    """Images with their boosts, 1 where none is given."""
+    parts: Sequence[ImagePart],
+) -> list[tuple[Image | Float32, float]]:
+    """Images and their vectors with their boosts, 1 where none is given."""
     pairs = [part if isinstance(part, tuple) else (part, 1.0) for part in parts]
-    return [(image, check_boost(boost, image)) for image, boost in pairs]
+    return [
+        (image, check_boost(boost, "a vector" if isinstance(image, np.ndarray) else image))
+        for image, boost in pairs
+    ]
 
 
 def text_term(text: str, encode: Callable[[Sequence[str]], Float32], weight: float = 1.0) -> Term:

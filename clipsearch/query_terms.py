@@ -52,6 +52,9 @@ def query_terms(state: Generation, encoders: QueryEncoders, query: Query) -> Que
     images += [(image, -NOT_WEIGHT * boost) for image, boost in weighted_images(query.unlike)]
     named: set[int] = set()
     for image, weight in images:
+        if isinstance(image, np.ndarray):
+            terms.append(vector_term(image, state.space.dim, weight, True))
+            continue
         known = known_id(state, image)
         if known is not None:
             named.add(known)

@@ -21,7 +21,7 @@ from clipsearch.errors import IndexFormatError, IndexReadError, QueryError
 from clipsearch.filter_options import FilterOptions
 from clipsearch.image_index import ImageIndex
 from clipsearch.manifest import utc_now
-from clipsearch.query import Image, Query
+from clipsearch.query import Image, ImagePart, Query
 from clipsearch.records import Hits
 from clipsearch.store import SEARCHES, replace_file
 
@@ -158,8 +158,10 @@ def _filter_options(fields: dict[str, Any]) -> FilterOptions:
     return FilterOptions(**texts)
 
 
-def _kept_image(index: ImageIndex, part: Image | tuple[Image, float]) -> tuple[Image, float]:
+def _kept_image(index: ImageIndex, part: ImagePart) -> tuple[Image, float]:
     image, boost = part if isinstance(part, tuple) else (part, 1.0)
+    if isinstance(image, np.ndarray):
+        raise QueryError("a search with the vector of an image cannot be saved: name its file")
     known = index.id_of(image)
     if known is not None:  # which holds wherever the file goes
         return known, boost

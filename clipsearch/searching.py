@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -138,26 +137,23 @@ def answer(
     if question.sort == "date" and (question.cuts or question.vector is None):
         wanted = None
     ranked, below, folded = _gather(state, question, wanted, exact)
-    taken = None
     if question.sort == "date":
         # Without a cut-off every image is a hit: then the page that was asked for is sorted.
         if question.vector is not None and not question.cuts and k is not None:
             ranked, offset = _slice(ranked, offset, k), 0
-        ranked, taken = _by_date(state, ranked)
+        ranked = _by_date(state, ranked)
     total = len(ranked.ids) if ranked.complete else None
     page = _slice(ranked, offset, k)
-    if taken is not None:
-        taken = taken[offset:] if k is None else taken[offset : offset + k]
     # What is filtered, or ranked otherwise, is searched exactly, and opens no index file.
     scans = exact or question.allowed is not None or question.ranking is not None
     kind = "exact" if scans else state.search.kind
     room = _BELOW if k is None else min(_BELOW, max(0, k - len(page.ids)))
     return Hits(
-        hits=_hits(state, question, page, folded, taken),
+        hits=_hits(state, question, page, folded),
         kind=kind,
         searched=len(state.vectors) if question.allowed is None else len(question.allowed),
         total=total,
-        below=_hits(state, question, _slice(below, 0, room), {}, None) if room else (),
+        below=_hits(state, question, _slice(below, 0, room), {}) if room else (),
     )
 
 
@@ -201,7 +197,8 @@ def _candidates(state: Generation, question: Question, count: int, exact: bool) 
     """The ``count`` best, or all that are allowed where nothing is asked."""
     if question.vector is None:
         ids = question.allowed if question.allowed is not None else state.vectors.ids
-        ids = np.setdiff1d(ids, state.vectors.deleted)
+        if len(state.vectors.deleted):
+            ids = np.setdiff1d(ids, state.vectors.deleted, assume_unique=True)
         ids = _without(ids, question.without)
         nothing = np.full(len(ids), np.nan, np.float32)
         return _Ranked(ids, nothing, nothing, nothing, True)
@@ -245,18 +242,13 @@ def _fold(state: Generation, ranked: _Ranked) -> tuple[_Ranked, dict[int, tuple[
     return alone, {best: tuple(others) for best, others in folded.items()}
 
 
-def _by_date(state: Generation, ranked: _Ranked) -> tuple[_Ranked, list[datetime | None]]:
-    """Newest first, those without a date last, equals as they were; and the dates."""
-    from clipsearch.metadata_rows import dates_of
+def _by_date(state: Generation, ranked: _Ranked) -> _Ranked:
+    """Newest first, those without a date last, equals as they were."""
+    from clipsearch.metadata_rows import moments_of
 
-    taken = dates_of(state, ranked.ids)
-    order = sorted(
-        range(len(taken)),
-        key=lambda row: (taken[row] is not None, taken[row] or datetime.min),
-        reverse=True,
-    )
-    # ``reverse`` keeps equals in their order, as a stable sort does.
-    return ranked.rows(np.array(order, np.int64)), [taken[row] for row in order]
+    moments, known = moments_of(state, ranked.ids)
+    # Without a date: after the oldest. A stable sort keeps equals in their order.
+    return ranked.rows(np.lexsort((np.where(known, -moments, 0), ~known)))
 
 
 def _hits(
@@ -264,12 +256,12 @@ def _hits(
     question: Question,
     ranked: _Ranked,
     folded: dict[int, tuple[int, ...]],
-    taken: list[datetime | None] | None,
 ) -> tuple[Hit, ...]:
-    if taken is None and len(ranked.ids):
-        from clipsearch.metadata_rows import dates_of
+    if not len(ranked.ids):
+        return ()
+    from clipsearch.metadata_rows import dates_of
 
-        taken = dates_of(state, ranked.ids)
+    taken = dates_of(state, ranked.ids)
     cut = question.cut
     hits: list[Hit] = []
     for row, image_id in enumerate(ranked.ids.tolist()):
@@ -289,7 +281,7 @@ def _hits(
                 copies=tuple(place.path for place in places[1:] if not place.missing),
                 missing=places[0].missing,
                 strength=cut.strength_of(float(ranked.standings[row])) if cut is not None else None,
-                taken_at=taken[row] if taken is not None else None,
+                taken_at=taken[row],
                 folded=folded.get(image_id, ()),
             )
         )

@@ -75,6 +75,7 @@ _COMMANDS = {
         "indexer.finetune_command:finetune",
         "Train a model further on labelled photos, and measure it.",
     ),
+    "ui": ("ui.command:ui", "Open a collection in the browser."),
     "demo": ("indexer.demo:demo", "Try it all on a few pictures, without a network."),
 }
 

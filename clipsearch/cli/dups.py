@@ -9,6 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from clipsearch.cli import FOUND, NOTHING_FOUND
+from clipsearch.cli.duplicate_output import (
+    DUPLICATE_COLUMNS,
+    duplicate_document,
+    duplicate_rows,
+)
 from clipsearch.cli.filter_options import filter_from_options, filter_options
 from clipsearch.cli.output import (
     counted,
@@ -18,7 +23,6 @@ from clipsearch.cli.output import (
     human_bytes,
     json_line,
     on_terminal,
-    path_fields,
     table,
     write_bytes,
 )
@@ -133,9 +137,9 @@ def dups(
     groups = found.groups[:limit]
     if output == "json":
         for group in groups:
-            write_bytes(json_line(_document(group)))
+            write_bytes(json_line(duplicate_document(group)))
     elif output == "csv":
-        write_bytes(csv_lines([_CSV_HEADER, *_csv_rows(groups)]))
+        write_bytes(csv_lines([DUPLICATE_COLUMNS, *duplicate_rows(groups)]))
     elif output == "null" or printed or not on_terminal():
         return _print_paths(groups, printed or "others", b"\0" if output == "null" else b"\n")
     else:
@@ -152,75 +156,17 @@ def dups(
 
 
 def _print_paths(groups: Any, printed: str, end: bytes) -> int:
-    """Paths alone, each once. The best of some copies may be one of the others of a burst: what
-    any group keeps is never printed to be parted with."""
-    kept = {group.keep.path for group in groups}
-    paths: dict[bytes, None] = {}
-    inside = 0
-    for group in groups:
-        wanted = {"others": group.others, "keep": (group.keep,), "all": group.files}[printed]
-        for file in wanted:
-            if printed == "others" and file.path in kept:
-                continue
-            if printed == "others" and not file.movable:
-                inside += 1
-                continue
-            paths[os.fsencode(file.path)] = None
-    write_bytes(b"".join(path + end for path in paths))
-    if inside:
+    from clipsearch.duplicate_lists import path_list
+
+    found = path_list(groups, printed)
+    write_bytes(b"".join(os.fsencode(path) + end for path in found.paths))
+    if found.inside:
         click.echo(
-            f"{counted(inside, 'image')} inside tar or Parquet files left out: they cannot be "
-            "moved by themselves.",
+            f"{counted(found.inside, 'image')} inside tar or Parquet files left out: they cannot "
+            "be moved by themselves.",
             err=True,
         )
-    return FOUND if paths else NOTHING_FOUND
-
-
-def _document(group: Any) -> dict[str, Any]:
-    return {
-        "kind": group.kind,
-        "bytes_to_free": group.bytes_to_free,
-        "reason": group.reason,
-        "files": [
-            {
-                "keep": file is group.keep,
-                "id": file.id,
-                **path_fields(file.path),
-                "bytes": file.size,
-                "width": file.width or None,
-                "height": file.height or None,
-                "cosine": round(file.cosine, 6),
-                "bits": file.bits,
-                "movable": file.movable,
-            }
-            for file in group.files
-        ],
-    }
-
-
-_CSV_HEADER = (
-    "group", "kind", "keep", "reason", "id", "path", "bytes", "width", "height", "cosine", "bits",
-)  # fmt: skip
-
-
-def _csv_rows(groups: Any) -> list[tuple[object, ...]]:
-    return [
-        (
-            number,
-            group.kind,
-            int(file is group.keep),
-            group.reason if file is group.keep else "",
-            file.id,
-            path_fields(file.path)["path"],
-            file.size,
-            file.width or "",
-            file.height or "",
-            f"{file.cosine:.6f}",
-            "" if file.bits is None else file.bits,
-        )
-        for number, group in enumerate(groups, start=1)
-        for file in group.files
-    ]
+    return FOUND if found.paths else NOTHING_FOUND
 
 
 _TITLES = {"exact": "the same bytes", "copy": "the same picture", "burst": "a burst"}
