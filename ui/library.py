@@ -68,6 +68,8 @@ class Library:
         to whoever asks, and not here."""
         if self.has_index:
             with contextlib.suppress(ClipsearchError, OSError):
+                import clipsearch.faiss_scan  # noqa: F401  # which scans faster, once it is there
+
                 self.index().search("a photo", k=1, strengths=True)
 
     def known_id(self, image_id: int) -> int:
