@@ -41,6 +41,7 @@ from urllib.parse import urlencode
 
 import numpy as np
 
+import clipsearch.faiss_scan  # noqa: F401  # as the server has it
 from clipsearch import Query, open_index
 from clipsearch.background_words import background_words
 from clipsearch.threads import worker_count
