@@ -97,6 +97,7 @@ class TaughtScorer:
         stacked = np.concatenate([classes, second])
         self._columns = np.ascontiguousarray(stacked.T)
         self._wide_columns = self._columns.astype(np.float64)
+        self._first_alike = self._alike(classes)
         self._slack = self._doubt(classes.shape[1])
         self.block_rows = max(_LEAST_ROWS, min(_MOST_ROWS, _SCORES_PER_BLOCK // len(stacked)))
 
@@ -126,6 +127,8 @@ class TaughtScorer:
         near = np.flatnonzero(is_near)
         if len(near):
             exact_cosines, exact = self._scores(wide[near].astype(np.float64) @ self._wide_columns)
+            # A product may round one column otherwise than its twin further on.
+            exact_cosines, exact = (each[:, self._first_alike] for each in (exact_cosines, exact))
             ranks_by = exact if corrected else exact_cosines
             ranked[near, :wanted] = np.argsort(-ranks_by, axis=1, kind="stable")[:, :wanted]
             scores[near] = exact
@@ -178,6 +181,19 @@ class TaughtScorer:
             np.exp(kernel, out=kernel)
             scores += kernel @ taught.weights.astype(products.dtype, copy=False)
         return cast(Float32, cosines), cast(Float32, scores)
+
+    def _alike(self, classes: Float32) -> Int64:
+        """(C,) for each label the first that nothing tells from it."""
+        taught = self._taught
+        told_by = [classes]
+        if taught.method == PROBE:
+            told_by.append(taught.weights[: len(classes)])
+        elif len(taught.centres):
+            told_by.append(taught.weights.T)
+        _, firsts, places = np.unique(
+            np.hstack(told_by), axis=0, return_index=True, return_inverse=True
+        )
+        return firsts[places.reshape(-1)]
 
     def _doubt(self, dim: int) -> np.float32:
         """How much nearer to each other two scores must not be for float32 to tell them apart.
