@@ -32,6 +32,13 @@ from clipsearch.image_formats import (
 )
 from clipsearch.perceptual_hash import perceptual_hash
 from clipsearch.photo_metadata import PhotoMetadata, read_metadata
+from clipsearch.picture_sizes import (
+    LIBJPEG,
+    ScaledPhoto,
+    resized_size_of,
+    scale_in_decoder,
+    within,
+)
 
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -48,9 +55,20 @@ _RESAMPLING = {
     "bilinear": Image.Resampling.BILINEAR,
 }
 
-_RESIZED_PIXELS = 64_000_000
+RESIZED_PIXELS = 64_000_000
 """A picture one pixel high would be resized to gigabytes before its middle is cut out."""
 
+_WHOLE_FILE = 1 << 40
+"""Bytes that a JPEG decoder is handed at once: all that there are. Pillow's pieces of 64 KiB make
+libjpeg begin each piece's last block anew, and read near their ends by its slow path."""
+
+_MOVED_PIXELS = 2_000_000
+"""More are resized where they were decoded: they would cross two memories and a pipe."""
+
+# 0.6 of the work of bicubic, which for a 500-pixel photo is nearly as much as decoding it. Not
+# "hamming", as light: its screenshots and pages of text differ from their copies' by too much for
+# `dups`.
+_THUMBNAIL_FILTER = Image.Resampling.BILINEAR
 # JPEG: WebP of the same size and likeness takes ten times as long, half of a small photo's work.
 _THUMBNAIL_QUALITY = 80
 
@@ -62,6 +80,10 @@ class DecodedImage:
     pixels : (geometry.height, geometry.width, 3) uint8 RGB, upright, for ``encode_images``.
     sha256 : 32 bytes, of the file as it is. size : bytes of the file.
     thumbnail : a JPEG file, upright, or None when none was asked for.
+    jpeg : the file itself where a device is still to decode it (``undecoded_jpeg``): there are
+        no pixels, thumbnail and hash then.
+    scaled : where the photo is in ``pixels`` that are still to be resized, if its decoder made
+        it smaller.
     """
 
     pixels: UInt8
@@ -69,6 +91,8 @@ class DecodedImage:
     size: int
     thumbnail: bytes | None
     metadata: PhotoMetadata
+    jpeg: bytes | None = None
+    scaled: ScaledPhoto | None = None
 
 
 def read_image(
@@ -83,7 +107,8 @@ def read_image(
 
     path : str, path object or bytes (file names need not be text).
     decode : "exact", or "fast": JPEGs are scaled by their decoder to no less than twice the
-        size wanted, which is several times faster for camera photos and changes pixels a little.
+        size wanted, nor below 320 pixels, which is several times faster for camera photos and
+        changes pixels a little. Other formats and small JPEGs are decoded as by "exact".
     max_megapixels : larger pictures are refused before they are decoded.
     thumbnail_side : longest side of the thumbnail in pixels, never more than the picture's own;
         None for no thumbnail.
@@ -91,7 +116,7 @@ def read_image(
     Raises ImageError (any reason), and OptionError for another ``decode``.
     """
     _check_decode(decode)
-    data = _read_file(path, max_megapixels)
+    data = read_file(path, max_megapixels)
     return decode_image(
         data,
         os.fsdecode(path),
@@ -110,19 +135,26 @@ def decode_image(
     decode: str = "exact",
     max_megapixels: float = 200.0,
     thumbnail_side: int | None = 320,
+    resize: str = "host",
 ) -> DecodedImage:
     """Decode an image file whose bytes are in memory already; options as in ``read_image``.
 
     name : what the image is called. The bytes tell the format; only a RAW photo that is built
         like a TIFF, and does not say more, is told from one by the ending of its name.
+    resize : "device" leaves that to ``device_pixels``: ``pixels`` are the picture's own then,
+        (h, w, 3) or grey (h, w), unless these are so many that moving them would take longer.
 
     Raises ImageError (empty, too_large, truncated, corrupt, unsupported), OptionError.
     """
     _check_decode(decode)
+    scaled: ScaledPhoto | None = None
 
     def before_loading(image: ImageFile.ImageFile, orientation: int) -> None:
+        nonlocal scaled
+        if image.format in LIBJPEG:
+            image.decodermaxblock = _WHOLE_FILE
         if decode == "fast":
-            _scale_in_decoder(image, orientation, geometry, thumbnail_side)
+            scaled = scale_in_decoder(image, orientation, geometry, thumbnail_side)
 
     if is_raw(data, name):
         from clipsearch.raw_photo import read_raw
@@ -134,10 +166,14 @@ def decode_image(
     else:
         picture, metadata = _decode(data, max_megapixels, before_loading)
     with only_image_errors(data, metadata.format):
-        pixels = fit_to_geometry(picture, geometry)
-        thumbnail = None if thumbnail_side is None else _thumbnail(picture, thumbnail_side)
-        metadata = replace(metadata, phash=perceptual_hash(picture))
-    return DecodedImage(pixels, hashlib.sha256(data).digest(), len(data), thumbnail, metadata)
+        is_moved = resize == "device" and picture.width * picture.height <= _MOVED_PIXELS
+        pixels = np.array(picture) if is_moved else fit_to_geometry(picture, geometry, scaled)
+        thumbnail = None if thumbnail_side is None else _thumbnail(picture, thumbnail_side, scaled)
+        phash = perceptual_hash(picture, scaled.box if scaled else None)
+        metadata = replace(metadata, phash=phash)
+    sha256 = hashlib.sha256(data).digest()
+    left = scaled if is_moved else None  # to be taken account of where it is resized
+    return DecodedImage(pixels, sha256, len(data), thumbnail, metadata, scaled=left)
 
 
 def _decode(
@@ -157,29 +193,33 @@ def _decode(
         return to_rgb_or_grey(_upright(image)), metadata
 
 
-def fit_to_geometry(image: Image.Image, geometry: ImageGeometry) -> UInt8:
+def fit_to_geometry(
+    image: Image.Image, geometry: ImageGeometry, scaled: ScaledPhoto | None = None
+) -> UInt8:
     """Resize, crop or pad a picture, already upright, to (height, width, 3) uint8 RGB.
 
     Follows open_clip's evaluation transform to the bit, with two differences: colours are
     converted before resizing rather than after (the same for RGB and grey), transparency goes
     onto white, and pictures more than a thousand times longer than wide are cut before they are
     resized.
+
+    scaled : of a photo that its decoder made smaller: the sizes follow from those of the photo.
     """
     image = to_rgb_or_grey(image)
-    resized_size = _resized_size(image.size, geometry)
+    resized_size = resized_size_of(scaled.size if scaled else image.size, geometry)
     resampling = _RESAMPLING[geometry.interpolation]
     if geometry.resize_mode == "shortest" and geometry.height != geometry.width:
         # open_clip does not hand the interpolation on in this one case.
         resampling = Image.Resampling.BICUBIC
-    if resized_size[0] * resized_size[1] > _RESIZED_PIXELS:
+    if resized_size[0] * resized_size[1] > RESIZED_PIXELS:
         image = _cut_middle(image, resized_size, geometry)
-        resized_size = _resized_size(image.size, geometry)
-    if image.size != resized_size:
-        image = image.resize(resized_size, resampling)
+        resized_size, scaled = resized_size_of(image.size, geometry), None
+    if scaled is not None or image.size != resized_size:
+        image = image.resize(resized_size, resampling, scaled.box if scaled else None)
     if geometry.resize_mode != "squash":
         fill = geometry.fill if geometry.resize_mode == "longest" else 0
         image = _centre_crop(image, geometry.width, geometry.height, fill)
-    return np.array(image.convert("RGB"))
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def _check_decode(decode: str) -> None:
@@ -187,7 +227,9 @@ def _check_decode(decode: str) -> None:
         raise OptionError(f'decode is "exact" or "fast", not {decode!r}')
 
 
-def _read_file(path: str | bytes | os.PathLike[str], max_megapixels: float) -> bytes:
+def read_file(path: str | bytes | os.PathLike[str], max_megapixels: float) -> bytes:
+    """The bytes of an image file. Raises ImageError: vanished, unreadable, unsupported (of what
+    begins like no image), too_large."""
     # No picture within the limit needs more than 16 bytes a pixel; a film with the name of a
     # photo must not fill the memory.
     most = int(max_megapixels * 16e6) + (64 << 20)
@@ -220,25 +262,6 @@ def _open_without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
-def _scale_in_decoder(
-    image: ImageFile.ImageFile,
-    orientation: int,
-    geometry: ImageGeometry,
-    thumbnail_side: int | None,
-) -> None:
-    """Let a JPEG be decoded at 1/2, 1/4 or 1/8, but not below what is made of it."""
-    if image.format not in ("JPEG", "MPO"):
-        return
-    shown = image.size if orientation < 5 else (image.size[1], image.size[0])
-    width, height = (2 * side for side in _resized_size(shown, geometry))
-    if thumbnail_side is not None:
-        small = _within(shown, thumbnail_side)
-        width, height = max(width, small[0]), max(height, small[1])
-    if orientation >= 5:
-        width, height = height, width
-    image.draft(None, (width, height))
-
-
 def _upright(image: Image.Image) -> Image.Image:
     # Asked again after load(): TIFF and HEIF are upright by then, and say so.
     exif = attempt(image.getexif)
@@ -248,20 +271,6 @@ def _upright(image: Image.Image) -> Image.Image:
 def _turned(image: Image.Image, orientation: int) -> Image.Image:
     method = _TRANSPOSE.get(orientation)
     return image if method is None else image.transpose(method)
-
-
-def _resized_size(size: tuple[int, int], geometry: ImageGeometry) -> tuple[int, int]:
-    """(width, height) before cropping, with the rounding of torchvision and of open_clip."""
-    width, height = size
-    if geometry.resize_mode == "squash":
-        return geometry.width, geometry.height
-    if geometry.resize_mode == "shortest" and geometry.width == geometry.height:
-        short = geometry.width
-        long = int(short * max(size) / min(size))
-        return (short, long) if width <= height else (long, short)
-    ratios = (height / geometry.height, width / geometry.width)
-    ratio = max(ratios) if geometry.resize_mode == "longest" else min(ratios)
-    return max(1, round(width / ratio)), max(1, round(height / ratio))
 
 
 def _cut_middle(
@@ -288,13 +297,14 @@ def _centre_crop(image: Image.Image, width: int, height: int, fill: int) -> Imag
     return image.crop((left, top, left + width, top + height))
 
 
-def _within(size: tuple[int, int], side: int) -> tuple[int, int]:
-    scale = min(1.0, side / max(size))
-    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+def _thumbnail(picture: Image.Image, side: int, scaled: ScaledPhoto | None) -> bytes:
+    size, box = (scaled.size, scaled.box) if scaled else (picture.size, None)
+    small = picture.resize(within(size, side), _THUMBNAIL_FILTER, box, reducing_gap=2.0)
+    return thumbnail_file(small)
 
 
-def _thumbnail(picture: Image.Image, side: int) -> bytes:
-    small = picture.resize(_within(picture.size, side), Image.Resampling.BICUBIC, reducing_gap=2.0)
+def thumbnail_file(small: Image.Image) -> bytes:
+    """A picture of a thumbnail's size, RGB or grey, as the JPEG file that is kept of it."""
     small.info.clear()  # a comment of the photo's would be written along, if it fits
     stream = io.BytesIO()
     small.save(stream, "JPEG", quality=_THUMBNAIL_QUALITY)

@@ -11,8 +11,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from clipsearch.picture_sizes import Box
+
 _SIDE = 32
 _LOW = 8
+_MIDDLE = (_LOW * _LOW - 1) // 2  # where the median of the 63 stands; np.median takes longer
 
 
 def _dct_rows() -> npt.NDArray[np.float64]:
@@ -27,17 +30,20 @@ def _dct_rows() -> npt.NDArray[np.float64]:
 _DCT = _dct_rows()
 
 
-def perceptual_hash(picture: Image.Image) -> int:
+def perceptual_hash(picture: Image.Image, box: Box | None = None) -> int:
     """The hash of an upright "RGB" or "L" picture, 0 .. 2**64 - 1.
 
     The highest bit is the lowest frequency; bits go by rows of vertical frequency. A picture of
     one colour hashes to 2**63 (black: 0).
+
+    box : what counts of the picture, where its last pixels stand for less than the others. None
+        for all of it.
     """
-    small = picture.resize((_SIDE, _SIDE), Image.Resampling.BOX, reducing_gap=2.0).convert("L")
+    small = picture.resize((_SIDE, _SIDE), Image.Resampling.BOX, box, 2.0).convert("L")
     grey = np.asarray(small, dtype=np.float64)
     # Rounded, so that the noise of the last float digits decides no bit of a flat picture.
     low = np.round(_DCT @ grey @ _DCT.T, 4).ravel()
     # The first term is the mean brightness, far above all others: it stays out of the median.
-    bits = low > np.median(low[1:])
+    bits = low > np.partition(low[1:], _MIDDLE)[_MIDDLE]
     bits[0] = low[0] > 0
     return int.from_bytes(np.packbits(bits).tobytes(), "big")

@@ -89,22 +89,28 @@ def known_id(state: Generation, image: Image) -> int | None:
     return found
 
 
+def decode_of(state: Generation) -> str:
+    """How the photos of the index are decoded, "exact" or "fast": an image that is asked with is
+    decoded in the same way."""
+    return "fast" if state.manifest.config.get("decode") == "fast" else "exact"
+
+
 def _decoded(state: Generation, image: str | os.PathLike[str] | bytes | int) -> DecodedImage:
     # Here, because words alone do without Pillow.
     from clipsearch.images import decode_image, read_image
 
-    geometry = state.space.geometry
+    geometry, decode = state.space.geometry, decode_of(state)
     name = "the image" if isinstance(image, bytes) else image
     try:
         if isinstance(image, bytes):
-            return decode_image(image, "the image", geometry, thumbnail_side=None)
+            return decode_image(image, "the image", geometry, decode=decode, thumbnail_side=None)
         path = Path(os.path.abspath(str(image)))
         if not path.exists():
             where = "neither on the disk nor in the index"
             if state.paths.id_at(path) is not None:
                 where = f"and the index has no vector of {state.space.model} for it"
             raise ImageError("vanished", f"no such file, {where}")
-        return read_image(path, geometry, thumbnail_side=None)
+        return read_image(path, geometry, decode=decode, thumbnail_side=None)
     except ImageError as error:
         raise ImageError(error.reason, f"cannot take {name}: {error}") from error
 

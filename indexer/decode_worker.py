@@ -15,8 +15,10 @@ import traceback
 import warnings
 from typing import BinaryIO
 
+from PIL import Image
+
 from clipsearch.errors import ImageError, OptionError
-from clipsearch.images import DecodedImage, decode_image, read_image
+from clipsearch.images import DecodedImage, decode_image, read_file
 from indexer.decode_messages import (
     READY,
     DecodeOptions,
@@ -32,6 +34,7 @@ from indexer.decode_messages import (
 
 _GRACE_SECONDS = 30
 _LONGEST_ALARM = 2**31 - 1
+_KEPT_PIXELS = 32_000_000  # 128 MB
 
 
 def main() -> None:
@@ -79,7 +82,20 @@ def _serve(requests: BinaryIO, answers: BinaryIO) -> bool:
     answer = _answer(source, options)
     _set_alarm(0)
     write_message(answers, answer)
+    _give_back_memory(answer)
     return True
+
+
+def _give_back_memory(answer: Message) -> None:
+    """Pillow keeps some blocks of a picture for the next one, and those may hold all the others
+    in this process: the allocator gives memory back from the end of its heap only. That much may
+    stay of ordinary photos, not of a panorama."""
+    image = answer.header.get("image")
+    if image is not None:
+        metadata = image["metadata"]
+        if metadata["width"] * metadata["height"] <= _KEPT_PIXELS:
+            return
+    Image.core.clear_cache()  # type: ignore[attr-defined]
 
 
 def _set_alarm(seconds: float) -> None:
@@ -103,22 +119,26 @@ def _answer(source: Source, options: DecodeOptions) -> Message:
 
 
 def _decode(source: Source, options: DecodeOptions) -> DecodedImage:
-    if isinstance(source, str):
-        return read_image(
-            source,
-            options.geometry,
-            decode=options.decode,
-            max_megapixels=options.max_megapixels,
-            thumbnail_side=options.thumbnail_side,
-        )
-    name = source.path if isinstance(source, FilePart) else ""
+    if isinstance(source, FilePart):
+        name, data = source.path, _read_part(source, options.max_megapixels)
+    elif isinstance(source, str):
+        name, data = source, read_file(source, options.max_megapixels)
+    else:
+        name, data = "", source
+    if options.jpeg == "device":
+        from clipsearch.undecoded_jpeg import undecoded_jpeg
+
+        undecoded = undecoded_jpeg(data, options.max_megapixels)
+        if undecoded is not None:
+            return undecoded
     return decode_image(
-        _read_part(source, options.max_megapixels) if isinstance(source, FilePart) else source,
+        data,
         name,
         options.geometry,
         decode=options.decode,
         max_megapixels=options.max_megapixels,
         thumbnail_side=options.thumbnail_side,
+        resize=options.resize,
     )
 
 

@@ -24,7 +24,7 @@ def start_decoders(images: int) -> None:
 
 def decoded_pixels(images: Iterable[ImageFile], geometry: ImageGeometry, look_ahead: int) -> Pixels:
     """See ``image_labels.Decode``. A decoder that crashes or hangs on a file costs that alone."""
-    usual = IndexConfig()
+    usual = IndexConfig(decode="exact")  # the labels are open_clip's to the bit
     sources = (image if isinstance(image, bytes) else os.fspath(image) for image in images)
     decoded = decode_in_order(
         sources, geometry,

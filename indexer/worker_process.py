@@ -12,9 +12,16 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from clipsearch.errors import ClipsearchError
 from indexer.decode_messages import READY, Message, read_message, write_message
+
+if sys.platform == "linux":
+    import fcntl
+
+_PIPE_BYTES = 256 * 1024
+"""More than the pixels and the thumbnail of one photo for an encoder of 224 or 256 pixels."""
 
 _START_SECONDS = 60.0
 _CLOSE_SECONDS = 2.0
@@ -50,17 +57,17 @@ class WorkerProcess:
         self._is_ready = False
         try:
             self._process = subprocess.Popen(
-                _command(),
+                python_command("indexer.decode_worker"),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 # What it says while it starts is the reason if it cannot; later it is silent.
                 stderr=None if os.environ.get("CLIPSEARCH_DEBUG") else subprocess.PIPE,
-                # The processes share the cores among them; pools of threads would only wait.
-                env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+                env={**os.environ, **_worker_settings()},
                 creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
             )
         except (OSError, ValueError) as error:
             raise ClipsearchError(f"the photo decoder cannot be started: {error}") from error
+        _widen(self._process.stdout)
 
     def ask(self, request: Message, seconds: float) -> Message:
         """Send a request and wait for its answer, ``seconds`` at most.
@@ -222,14 +229,34 @@ def forget_watchdog() -> None:
     _WATCHDOG = _Watchdog()
 
 
-def _command() -> list[str]:
-    """The command line of a worker, which finds packages where this process finds them.
+def _worker_settings() -> dict[str, str]:
+    """Environment variables of a worker."""
+    return {
+        # The processes share the cores among them; pools of threads would only wait.
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        # Pillow keeps so many blocks of 16 MB (a picture of 16 megapixels) for the next picture.
+        # Else the system maps and clears them anew each time, a third of a large JPEG's decoding.
+        "PILLOW_BLOCKS_MAX": os.environ.get("PILLOW_BLOCKS_MAX", "4"),
+    }
+
+
+def _widen(pipe: IO[bytes] | None) -> None:
+    """Let a pipe hold a whole answer, where the system lets: one wake-up instead of three."""
+    if sys.platform == "linux" and pipe is not None:
+        with contextlib.suppress(OSError):  # a user's pipes may hold only so much in all
+            fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+
+
+def python_command(module: str) -> list[str]:
+    """The command line of a process that runs ``main`` of the module, and finds packages where
+    this process finds them.
 
     -c rather than -m, because the program here may have been found by a changed ``sys.path``;
     -P, so that the current folder, which may hold anything, is not searched while it starts.
     """
     if not sys.executable:
-        raise ClipsearchError("the photo decoder cannot be started: no Python is known to do it")
+        raise ClipsearchError("no other process can be started: no Python is known to do it")
     flags = ["-P"]
     for is_set, flag in (
         (sys.flags.isolated, "-I"),
@@ -243,7 +270,7 @@ def _command() -> list[str]:
     program = (
         "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); "
         f"sys.path[:] = {_search_path()!a}; "
-        "from indexer.decode_worker import main; main()"
+        f"from {module} import main; main()"
     )
     return [sys.executable, *flags, "-c", program]
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from clipsearch.encoder import Float32
 from clipsearch.errors import ImageError
 from clipsearch.images import decode_image
+from clipsearch.query_terms import decode_of
 from ui.library import Library
 from ui.page_errors import PageError
 from ui.uploads import DECODING, check_upload
@@ -71,7 +72,7 @@ class QueryImages:
                     data,
                     "image",
                     space.geometry,
-                    decode="fast",
+                    decode=decode_of(index.state()),
                     max_megapixels=settings.most_pixels / 1e6,
                     thumbnail_side=_THUMBNAIL_SIDE,
                 )
