@@ -70,8 +70,22 @@ class Encoder(Protocol):
         """n texts -> (n, dim) float32 unit rows."""
         ...
 
+    def with_threads(self, threads: int) -> Encoder:
+        """The same encoder, each of whose image calls computes on so many threads of a CPU.
 
-def load_encoder(model: str, *, device: str | None = None, allow_download: bool = False) -> Encoder:
+        For a caller that encodes from several threads at once. Weights are shared. Raises
+        ValueError below one thread.
+        """
+        ...
+
+
+def load_encoder(
+    model: str,
+    *,
+    device: str | None = None,
+    allow_download: bool = False,
+    backend: str = "torch",
+) -> Encoder:
     """Load the encoder called ``model``.
 
     model : a preset ("fast", "balanced", "best", "multilingual", "mini"), an open_clip
@@ -79,9 +93,24 @@ def load_encoder(model: str, *, device: str | None = None, allow_download: bool 
         with ``open_clip_config.json`` and safetensors weights.
     device : "cpu", "cuda", "cuda:1", "mps"; None takes the fastest that is there.
     allow_download : False (the default) never touches a network.
+    backend : one of ``clipsearch.backends.BACKENDS``, what computes the vectors of images. Texts
+        are encoded alike by all of them.
 
     Raises UnknownModelError, ModelNotHereError, ModelLoadError, MissingExtraError, OptionError.
     """
+    if backend in ("onnx", "onnx-int8"):
+        from clipsearch.onnx_encoder import load_onnx_encoder
+
+        return load_onnx_encoder(
+            model, backend=backend, device=device, allow_download=allow_download
+        )
+    from clipsearch.backends import BACKENDS, TORCH_PRECISIONS
+    from clipsearch.errors import OptionError
+
+    if backend not in TORCH_PRECISIONS:
+        raise OptionError(f"no back-end {backend!r}: expected one of {', '.join(BACKENDS)}")
     from clipsearch.open_clip_encoder import load_open_clip_encoder
 
-    return load_open_clip_encoder(model, device=device, allow_download=allow_download)
+    return load_open_clip_encoder(
+        model, device=device, allow_download=allow_download, backend=backend
+    )

@@ -21,6 +21,7 @@ line turns them into exit codes; a library user catches ``ClipsearchError``.
     ├── LabelError           a label set or template that cannot be used
     ├── ClusterError         a discovery or cluster that is not there, or cannot be changed so
     ├── TextCacheError       text vectors that were to be kept, and cannot be
+    ├── OutOfMemoryError     too little memory for what was asked; names the cure
     ├── OptionError          a setting that makes no sense; names what is allowed
     ├── ExportError          an export that stopped, or a record of one that will not do
     ├── SidecarError         an XMP sidecar that cannot be added to without risk
@@ -119,6 +120,10 @@ class ClusterError(ClipsearchError):
 
 class TextCacheError(ClipsearchError):
     """Text vectors were to be kept, and their file cannot be written."""
+
+
+class OutOfMemoryError(ClipsearchError):
+    """There is too little memory to encode so many images at a time."""
 
 
 class OptionError(ClipsearchError):

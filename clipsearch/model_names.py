@@ -124,7 +124,10 @@ def hub_source(model: str) -> tuple[str, tuple[str, ...]] | None:
         return model.removeprefix(HUB_PREFIX), HUB_WEIGHTS
     if folder_of(model) is not None:
         return None
-    from open_clip.pretrained import get_pretrained_cfg
+    from clipsearch.torch_start import compiler_on_demand
+
+    with compiler_on_demand():
+        from open_clip.pretrained import get_pretrained_cfg
 
     where = str(get_pretrained_cfg(*model.split("/", 1)).get("hf_hub", ""))
     repo, _, file = where.rpartition("/")

@@ -107,7 +107,10 @@ def _in_folder(
 
 
 def _by_tag(name: str, allow_download: bool) -> ModelSource:
-    import open_clip
+    from clipsearch.torch_start import compiler_on_demand
+
+    with compiler_on_demand():
+        import open_clip
 
     architecture, tag = name.split("/", 1)
     model_cfg = open_clip.get_model_config(architecture)

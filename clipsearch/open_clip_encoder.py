@@ -21,10 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import open_clip
 import torch
-from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 
+from clipsearch.admissions import with_admission
+from clipsearch.backends import TORCH_PRECISIONS
+from clipsearch.compiled_tower import CompiledTower
+from clipsearch.device_queue import own_stream
 from clipsearch.encoder import Float32, ImageGeometry, Space, UInt8
 from clipsearch.errors import (
     ClipsearchError,
@@ -44,6 +46,13 @@ from clipsearch.model_source import (
     one_line,
 )
 from clipsearch.text_side import TextSide, text_side
+from clipsearch.torch_start import compiler_on_demand, no_random_weights
+from clipsearch.torch_threads import computing_threads
+from clipsearch.torch_tower import TorchTower, full_precision, normalised
+
+with compiler_on_demand():
+    import open_clip
+    from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 
 _TEXT_BATCH = 256
 
@@ -70,6 +79,10 @@ class OpenClipEncoder:
         cfg = net.visual.preprocess_cfg
         self._mean = _per_channel(cfg["mean"], device)
         self._std = _per_channel(cfg["std"], device)
+        self._threads: int | None = None  # None: as many as torch takes
+        self._tower: TorchTower | None = None  # None: the network's own, in float32
+        self._compiled: CompiledTower | None = None
+        self._all_compiled: dict[tuple[int, Any], CompiledTower] = {}  # shared by all views
 
     @property
     def space(self) -> Space:
@@ -78,16 +91,20 @@ class OpenClipEncoder:
     @property
     def recipe(self) -> dict[str, Any]:
         """How vectors are computed here: back-end, device, precision and versions."""
-        name = str(self._device)
-        if self._device.type == "cuda":
-            name = f"{name} {torch.cuda.get_device_name(self._device)}"
+        device = self._device if self._tower is None else self._tower.device
+        name = str(device)
+        if device.type == "cuda":
+            name = f"{name} {torch.cuda.get_device_name(device)}"
         packages = ("open_clip_torch", "torch", "timm")
-        return {
-            "backend": "open_clip",
+        recipe: dict[str, Any] = {
+            "backend": "torch",
             "device": name,
-            "precision": "float32",
+            "precision": "float32" if self._tower is None else self._tower.precision,
             "versions": {package: version(package) for package in packages},
         }
+        if self._compiled is not None and self._compiled.is_compiled:
+            recipe["compile"] = True
+        return with_admission(recipe, self._space.fingerprint)
 
     def encode_images(self, pixels: UInt8) -> Float32:
         """(n, height, width, 3) uint8 RGB of the space's geometry -> (n, dim) float32 unit rows.
@@ -104,16 +121,25 @@ class OpenClipEncoder:
             )
         if len(pixels) == 0:
             return np.empty((0, self._space.dim), dtype=np.float32)
-        with torch.inference_mode(), _full_precision(self._device):
-            contiguous = np.ascontiguousarray(pixels)
-            if not contiguous.flags.writeable:
-                contiguous = contiguous.copy()  # torch warns about memory it may not write
-            batch = torch.from_numpy(contiguous).to(self._device)
-            batch = batch.permute(0, 3, 1, 2).to(
-                torch.float32, memory_format=torch.contiguous_format
-            )
-            batch = batch.div_(255).sub_(self._mean).div_(self._std)
-            return _rows(self._net.encode_image(batch, normalize=True))
+        device = self._device if self._tower is None else self._tower.device
+        threads = self._threads if device.type == "cpu" else None
+        with computing_threads(threads):
+            if self._compiled is not None:
+                return self._compiled.rows(pixels)
+            if self._tower is not None:
+                return self._tower.rows(pixels)
+            return self._float_rows(pixels, self._float_features)
+
+    def _float_rows(self, pixels: UInt8, features: Any) -> Float32:
+        with (
+            torch.inference_mode(),
+            full_precision(self._device),
+            own_stream(self._device),
+        ):
+            return _rows(features(normalised(pixels, self._mean, self._std)))
+
+    def _float_features(self, batch: Any) -> Any:
+        return self._net.encode_image(batch, normalize=True)
 
     def encode_texts(self, texts: Sequence[str]) -> Float32:
         """n texts -> (n, dim) float32 unit rows; what is too long for the model is cut."""
@@ -124,14 +150,58 @@ class OpenClipEncoder:
             part = list(texts[start : start + _TEXT_BATCH])
             with self._tokenizing:
                 tokens = self._tokenizer(part)
-            with torch.inference_mode(), _full_precision(self._device):
+            with torch.inference_mode(), full_precision(self._device):
                 rows.append(_rows(self._net.encode_text(tokens.to(self._device), normalize=True)))
         return np.concatenate(rows)
+
+    def with_threads(self, threads: int) -> OpenClipEncoder:
+        """The same encoder, each of whose image calls computes on so many threads of a CPU.
+
+        It shares the network, so it costs nothing. Raises ValueError below one thread.
+        """
+        if threads < 1:
+            raise ValueError(f"expected at least one thread, got {threads}")
+        view = copy.copy(self)
+        view._threads = threads
+        return view
+
+    def compiled(self, batch_size: int, backend: Any = "inductor") -> OpenClipEncoder:
+        """The same encoder, whose image tower torch compiles for batches of ``batch_size``, by
+        the first call; see ``CompiledTower``. Once for all that are made from one encoder."""
+        view = copy.copy(self)
+        with _loading:
+            key = (batch_size, backend)
+            if key not in self._all_compiled:
+                tower = self._tower
+                rows = self._float_rows if tower is None else tower.rows
+                features = self._float_features if tower is None else tower.features
+                self._all_compiled[key] = CompiledTower(rows, features, batch_size, backend)
+            view._compiled = self._all_compiled[key]
+        return view
+
+    @property
+    def compile_error(self) -> str | None:
+        """Why torch could not compile the image tower, once it was tried."""
+        return None if self._compiled is None else self._compiled.error
+
+    def in_precision(self, precision: str, device: str | None = None) -> OpenClipEncoder:
+        """The same encoder with a copy of its image tower in "bfloat16" or "float16" on
+        ``device``; texts are encoded as here."""
+        view = copy.copy(self)
+        where = _pick_device(device)
+        view._tower = TorchTower(self._net.visual, self._mean, self._std, where, precision)
+        view._compiled, view._all_compiled = None, {}
+        return view
 
     def text_side(self) -> TextSide | None:
         """What encodes texts here, for ``text_tower_export``; None where it is not the standard
         one."""
         return text_side(self._net, self._tokenizer)
+
+    def image_parts(self) -> tuple[Any, Any, Any]:
+        """The image tower in float32, not to be changed, and the mean and standard deviation
+        (1, 3, 1, 1) that pixels between 0 and 1 are normalised with."""
+        return self._net.visual, self._mean.clone(), self._std.clone()
 
     def parts(self) -> tuple[Any, Any]:
         """A copy of the open_clip network, for whoever means to change it, and the tokenizer."""
@@ -144,14 +214,29 @@ def load_open_clip_encoder(
     device: str | None = None,
     allow_download: bool = False,
     cache_dir: Path | None = None,
+    backend: str = "torch",
 ) -> OpenClipEncoder:
     """Load an encoder; arguments and errors are those of ``clipsearch.encoder.load_encoder``.
+
+    backend : "torch", "torch-bf16" or "torch-fp16". In these the whole float32 network stays on
+    the CPU, for texts, and only the image tower goes to the device.
 
     The process keeps one encoder per model, weights file and device. While a model is built
     (seconds) the Hugging Face hub is switched off in the whole process.
 
     cache_dir : where checksums of large weights files are kept; None takes the user's cache.
     """
+    precision = TORCH_PRECISIONS[backend]
+    if precision != "float32":
+        where = _pick_device(device)
+        with _loading:
+            whole = load_open_clip_encoder(
+                model, device="cpu", allow_download=allow_download, cache_dir=cache_dir
+            )
+            cast = (whole.space.fingerprint, str(whole.weights), str(where), precision)
+            if cast not in _loaded:
+                _loaded[cast] = whole.in_precision(precision, str(where))
+            return _loaded[cast]
     name = resolve_model_name(model)
     where = _pick_device(device)
     with _loading:
@@ -206,14 +291,15 @@ def _assemble(source: ModelSource, device: torch.device, cache_dir: Path | None)
         with _quiet(), hub_off():
             # The weights are loaded by a call of our own, so that the file that is loaded is the
             # file that was found and hashed; no tower may fetch weights of its own.
-            net = open_clip.create_model(
-                source.open_clip_name,
-                load_weights=False,
-                pretrained_image=False,
-                pretrained_text=False,
-                force_quick_gelu=source.quick_gelu,
-                force_preprocess_cfg=source.preprocess,
-            )
+            with no_random_weights():  # every one is replaced by the next call, or that raises
+                net = open_clip.create_model(
+                    source.open_clip_name,
+                    load_weights=False,
+                    pretrained_image=False,
+                    pretrained_text=False,
+                    force_quick_gelu=source.quick_gelu,
+                    force_preprocess_cfg=source.preprocess,
+                )
             open_clip.load_checkpoint(net, str(source.weights), weights_only=True)
             tokenizer = open_clip.get_tokenizer(source.tokenizer_name)
             net = net.to(device).eval().requires_grad_(False)
@@ -290,16 +376,6 @@ def _quiet() -> Iterator[None]:
     finally:
         root.removeFilter(foreign)
         root.removeHandler(silent)
-
-
-@contextlib.contextmanager
-def _full_precision(device: torch.device) -> Iterator[None]:
-    """float32 means float32: cuDNN would run convolutions in TF32 by default."""
-    if device.type != "cuda":
-        yield
-        return
-    with torch.backends.cudnn.flags(allow_tf32=False):
-        yield
 
 
 def devices() -> list[str]:

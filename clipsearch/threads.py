@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import math
 import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, TypeVar
 
 Task = TypeVar("Task")
@@ -17,9 +20,22 @@ _LOOK_AHEAD = 2  # tasks waiting for each worker: enough to keep it busy, bounde
 
 
 def worker_count() -> int:
-    """How many threads compute: the processors that this process may use."""
+    """How many threads compute: the processors that this process may use, and no more than the
+    time that a container gives it is worth."""
     affinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
-    return max(1, len(affinity(0)) if affinity is not None else os.cpu_count() or 1)
+    count = max(1, len(affinity(0)) if affinity is not None else os.cpu_count() or 1)
+    return min(count, _allotted_processors() or count)
+
+
+@functools.cache
+def _allotted_processors(limit: Path = Path("/sys/fs/cgroup/cpu.max")) -> int | None:
+    """Processors' worth of time that the control group (version 2) of a container allows, rounded
+    up; None where it sets no limit."""
+    try:
+        quota, period = limit.read_text().split()
+        return max(1, math.ceil(int(quota) / int(period)))
+    except (OSError, ValueError, ZeroDivisionError):  # "max", or none there
+        return None
 
 
 def in_order(

@@ -70,6 +70,10 @@ _COMMANDS = {
     "status": ("clipsearch.cli.status:status", "Show what an index holds."),
     "verify": ("indexer.verify_command:verify", "Check every byte of an index, and mend it."),
     "doctor": ("indexer.doctor_command:doctor", "Check what clipsearch needs on this machine."),
+    "bench": (
+        "indexer.bench_command:bench",
+        "Measure how fast this machine is, and say which settings suit it.",
+    ),
     "model": ("clipsearch.cli.model:model", "List the models, fetch one, move an index to it."),
     "finetune": (
         "indexer.finetune_command:finetune",

@@ -131,27 +131,34 @@ def model_path(name: str) -> int:
 @click.option("--forget", metavar="MODEL", help="Remove those of this model; all for every one.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def towers(forget: str | None, as_json: bool) -> int:
-    """List the text towers in your cache: what answers new words without loading torch.
+    """List the towers in your cache: what does without loading torch.
 
-    One is made when a model has been loaded, and made again when it is missed. It points at the
-    weights where they are, or holds a copy where they lie in no safetensors file.
+    A text tower answers new words. One is made when a model has been loaded, and made again when
+    it is missed. It points at the weights where they are, or holds a copy where they lie in no
+    safetensors file. Towers of images are what 'index --backend onnx' and onnx-int8 made.
     """
+    from clipsearch.onnx_files import forget_onnx_towers, saved_onnx_towers
     from clipsearch.text_tower_files import forget_towers, saved_towers
 
     if forget is not None:
-        gone = forget_towers(None if forget == "all" else forget)
-        for tower in gone:
-            click.echo(f"Forgotten: {for_display(tower.model or tower.path.name)}", err=True)
+        which = None if forget == "all" else forget
+        gone = [(tower.model, tower.path) for tower in forget_towers(which)]
+        gone += [(tower.model, tower.path) for tower in forget_onnx_towers(which)]
+        for model_name, path in gone:
+            click.echo(f"Forgotten: {for_display(model_name or path.name)}", err=True)
         if not gone:
             click.echo(f"No text tower of {for_display(forget)}.", err=True)
         return FOUND if gone else NOTHING_FOUND
-    found = saved_towers()
-    if not found:
+    found, of_images = saved_towers(), saved_onnx_towers()
+    if not found and not of_images:
         click.echo("No text towers: the next 'clipsearch index' makes one.", err=True)
         return NOTHING_FOUND
     if as_json:
         for tower in found:
             write_bytes(json_line({**dataclasses.asdict(tower), "path": str(tower.path)}))
+        for image_tower in of_images:
+            document = {**dataclasses.asdict(image_tower), "path": str(image_tower.path)}
+            write_bytes(json_line({**document, "has_copy": True}))
         return FOUND
     rows = [
         (
@@ -161,6 +168,15 @@ def towers(forget: str | None, as_json: bool) -> int:
             str(tower.path),
         )
         for tower in found
+    ]
+    rows += [
+        (
+            for_display(image_tower.model or "(damaged)"),
+            human_bytes(image_tower.bytes),
+            f"images, {image_tower.precision}",
+            str(image_tower.path),
+        )
+        for image_tower in of_images
     ]
     click.echo(table(("model", "size", "weights", "path"), rows, " r"))
     return FOUND

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from clipsearch.backends import BACKEND_CHOICES
 from clipsearch.errors import IndexNotFoundError, OptionError
 
 _MANIFEST_NAME = "manifest.json"
@@ -73,6 +74,23 @@ device_option = click.option(
     metavar="DEVICE",
     envvar="CLIPSEARCH_DEVICE",
     help="cpu, cuda, cuda:1 or mps. Without it: the fastest there is.",
+)
+
+devices_option = click.option(
+    "--device",
+    metavar="DEVICE",
+    envvar="CLIPSEARCH_DEVICE",
+    help="cpu, cuda, cuda:1 or mps; several with commas between (cuda:0,cuda:1) or all, a process "
+    "each. Without it: the fastest there is.",
+)
+
+backend_option = click.option(
+    "--backend",
+    type=click.Choice(BACKEND_CHOICES),
+    envvar="CLIPSEARCH_BACKEND",
+    help="What encodes images: torch is the reference; torch-bf16 and torch-fp16 compute in half "
+    "precision; onnx and onnx-int8 need pip install 'clipsearch[onnx]'. One other than torch has "
+    "to agree with it on real photos first. auto takes the fastest whose vectors are the same.",
 )
 
 moved_model_option = click.option(
