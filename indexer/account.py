@@ -35,7 +35,8 @@ def tell_report(report: BuildReport, place: Path) -> None:
         rate = report.new / max(report.encode_seconds, 1e-9)
         say(
             f"Indexed {counted(report.new, 'image')} in {human_seconds(report.encode_seconds)} "
-            f"({f'{rate:,.0f}' if rate >= 10 else f'{rate:.2g}'} images/s)."
+            f"({f'{rate:,.0f}' if rate >= 10 else f'{rate:.2g}'} images/s"
+            f"{f'; {report.verdict}' if report.verdict else ''})."
         )
     else:
         say("Nothing new to encode.")

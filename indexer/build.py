@@ -12,23 +12,32 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clipsearch import __version__
-from clipsearch.encoder import Encoder, Space, load_encoder
+from clipsearch.backends import REFERENCE
+from clipsearch.encoder import Encoder, Space
 from clipsearch.errors import IndexNotFoundError, OptionError, SpaceMismatchError
 from clipsearch.manifest import Manifest, new_manifest, read_for_writing, read_manifest
 from clipsearch.model_names import choose_model, resolve_model_name
 from clipsearch.store import LocalStore
+from indexer.admission import SAMPLE_IMAGES, sample_of
 from indexer.background_texts import remember_background, remember_fits
 from indexer.bring_up import bring_up_discoveries
+from indexer.choose_backend import backend_name, choose_backend
 from indexer.commit import Committer, remove_leftovers
+from indexer.compiled_encoder import check_can_compile, compile_ahead
 from indexer.config import IndexConfig
-from indexer.estimate import estimate
+from indexer.device_runner import parse_devices, runner_for
+from indexer.encode_plan import EncodePlan, default_plan
+from indexer.estimate import Estimator
 from indexer.fill_spaces import fill_known_spaces
 from indexer.final_report import final_report
 from indexer.lock import writer_lock
 from indexer.look import Look, differences, forecast, look
+from indexer.pace import PaceTeller, clock_for
 from indexer.place import make_folder, taken_away_if_nothing_came
 from indexer.plan import encode_bytes
 from indexer.report import (
+    BackendChosen,
+    BackendPreparing,
     BuildReport,
     Committed,
     Encoded,
@@ -37,8 +46,9 @@ from indexer.report import (
     Forecast,
     Planned,
 )
-from indexer.runner import LocalRunner, Runner
+from indexer.runner import Runner, closed_at_the_end
 from indexer.sources import PathName, resolve_sources
+from indexer.stage_clock import Verdict
 from indexer.update import Update
 
 if TYPE_CHECKING:
@@ -96,6 +106,7 @@ def build_index(
     allow_download: bool = False,
     runner: Runner | None = None,
     on_event: Callable[[Event], None] | None = None,
+    compiled: bool = False,
 ) -> BuildReport:
     """Make or update the index at ``index`` from folders of images.
 
@@ -107,6 +118,8 @@ def build_index(
     encoder : a model's name (see ``load_encoder``); None is the model of the index, or for a
         new index the recommended one if its weights are here. The model of an index never
         changes. config : None is what the index was built with.
+    compiled : let torch compile the image tower for this run; it goes on without, and says so,
+        where that cannot be done.
 
     What is finished is committed shard by shard and stays when the run is interrupted.
 
@@ -118,10 +131,12 @@ def build_index(
     manifest = _manifest_or_new(place)
     resolve_sources(sources, manifest.roots)  # before anything is made
     config = config or IndexConfig.from_dict(manifest.config)
+    if compiled:
+        check_can_compile(config.backend)
     is_ours = make_folder(place)
     try:
         with writer_lock(place), taken_away_if_nothing_came(place, is_ours):
-            run = _Run(place, config, device, on_event or (lambda event: None))
+            run = _Run(place, config, device, on_event or (lambda event: None), compiled)
             run.look(sources, listed, retry)
             run.choose_encoder(encoder, allow_download)
             report = run.carry_out(runner)
@@ -146,18 +161,24 @@ class _Run:
         config: IndexConfig,
         device: str | None,
         tell: Callable[[Event], None],
+        compiled: bool,
     ) -> None:
         self.place = place
         self.config = config
-        self.device = device
+        self.device_names = device
+        self.devices = parse_devices(device)
+        self.device = self.devices[0]
         self.tell = tell
+        self.compiled = compiled
         self.store = LocalStore(place)
         self.threads = config.threads
         self.manifest: Manifest
         self.seen: Look
         self.space: Space
         self.model: str
+        self.plan: EncodePlan  # settled once the encoder is there
         self.loaded: Encoder | None = None
+        self.verdict: Verdict | None = None
         self.has_moved = False
 
     def look(self, sources: Sequence[PathName], listed: list[PathName], retry: bool) -> None:
@@ -193,11 +214,35 @@ class _Run:
             self.manifest = dataclasses.replace(self.manifest, spaces=spaces)
             return
         self.model = resolve_model_name(name) if name is not None else choose_model()
-        self.loaded = load_encoder(self.model, device=self.device, allow_download=allow_download)
+        self._settle_backend(self.model, allow_download)
+        assert self.loaded is not None
         self.space = self.loaded.space
 
+    def _settle_backend(self, model: str, allow_download: bool) -> None:
+        """Load the encoder with the back-end that was asked for, or that suits the run."""
+        encode, images = self.seen.plan.encode, self.seen.scan.images
+        step = max(1, len(encode) // SAMPLE_IMAGES)
+        chosen = choose_backend(
+            self.config.backend,
+            model,
+            sample_of(
+                images.files(encode[::step][:SAMPLE_IMAGES]),
+                {root.id: root.path for root in self.manifest.roots},
+                decode=self.config.decode,
+                max_megapixels=self.config.max_megapixels,
+            ),
+            len(encode),
+            device=self.device,
+            allow_download=allow_download,
+            tell=self.tell,
+        )
+        self.loaded = chosen.encoder
+        if chosen.line and len(encode):
+            self.tell(BackendChosen(chosen.name, chosen.line))
+
     def _load(self, model: str, allow_download: bool) -> None:
-        self.loaded = load_encoder(model, device=self.device, allow_download=allow_download)
+        self._settle_backend(model, allow_download)
+        assert self.loaded is not None
         if self.loaded.space.fingerprint != self.space.fingerprint:
             spaces = self.manifest.spaces.values()
             is_here = any(s.fingerprint == self.loaded.space.fingerprint for s in spaces)
@@ -212,7 +257,29 @@ class _Run:
     def carry_out(self, runner: Runner | None) -> BuildReport:
         """Encode what is new, commit it shard by shard, and report."""
         seen, plan = self.seen, self.seen.plan
-        seconds, rows = estimate(self.loaded, self.space, seen, self.config)
+        device = str(self.loaded.recipe["device"]) if self.loaded else "-"
+        backend = backend_name(self.loaded) if self.loaded else REFERENCE
+        if self.compiled:
+            check_can_compile(backend)  # "auto" may have chosen any
+        fallback = default_plan(self.config, device, backend)
+        fallback = dataclasses.replace(fallback, compile=self.compiled)
+        estimator = Estimator(
+            self.loaded,
+            seen,
+            self.config,
+            fallback,
+            devices=len(self.devices),
+            before_trial=lambda seconds: self.tell(
+                BackendPreparing(
+                    backend,
+                    f"Trying for {seconds:.0f} seconds how {backend} encodes fastest here, once.",
+                )
+            ),
+        )
+        ahead = estimator.estimate()
+        self.plan = ahead.plan
+        if self.plan.compile and self.loaded is not None and len(plan.encode):
+            self._compile(self.loaded)
         disk = len(plan.encode) * (6 * self.space.dim + _THUMBNAIL_BYTES + _METADATA_BYTES)
         free = shutil.disk_usage(self.place).free
         if disk > free:
@@ -226,10 +293,10 @@ class _Run:
                 new=len(plan.encode),
                 unchanged=plan.unchanged,
                 new_bytes=encode_bytes(plan, seen.scan),
-                seconds=seconds,
+                seconds=ahead.seconds,
                 disk_bytes=disk,
                 model=self.model,
-                device=str(self.loaded.recipe["device"]) if self.loaded else "-",
+                device=device,
             )
         )
         moved = (
@@ -247,14 +314,15 @@ class _Run:
         update = Update(committer, seen.scan, plan, seen.known)
         update.note_files()
         begin = time.perf_counter()
-        done = self._encode(runner, rows, update) if len(plan.encode) else 0
+        done = self._encode(runner, ahead.shard_rows, update) if len(plan.encode) else 0
         encode_seconds = time.perf_counter() - begin
+        estimator.remember(done, encode_seconds)
         if self.loaded is not None and committer.needs_texts():
             remember_background(self.loaded, self.tell)  # what a search is measured with
         update.finish(changed=changed or committer.manifest.generation != before)
         # What is searchable now is so before it gets the vectors of other models, too.
         filled = fill_known_spaces(
-            committer, self.config, self.device, self.tell, runner, self.loaded
+            committer, self.config, self.device_names, self.tell, runner, self.loaded
         )
         if any(space.encoded for space in filled):
             committer.bring_up_cache()
@@ -268,20 +336,45 @@ class _Run:
             encode_seconds=encode_seconds,
             has_changed=committer.manifest.generation != before,
         )
+        if self.verdict is not None and self.verdict.text:
+            report = dataclasses.replace(
+                report, verdict=self.verdict.text, shares=self.verdict.shares
+            )
         return dataclasses.replace(report, spaces=filled)
+
+    def _compile(self, encoder: Encoder) -> None:
+        """Compile the encoder, or settle for it as it is."""
+        name = self.plan.backend
+        self.tell(BackendChosen(name, "Compiling the image tower, once: minutes for a large one."))
+        trouble = compile_ahead(encoder, self.plan)
+        if trouble is not None:
+            self.plan = dataclasses.replace(self.plan, compile=False)
+            self.tell(BackendChosen(name, f"Going on without --compile: {trouble}"))
 
     def _encode(self, runner: Runner | None, rows: int, update: Update) -> int:
         """Encode shards of ``rows`` files and commit each; how many images that were."""
         from indexer.shard_task import embed_shard  # and with it Pillow, only when needed
 
-        chosen = runner or LocalRunner(lambda count: self.tell(Encoded(count)))
+        assert self.loaded is not None
+        clock = clock_for(self.loaded)
+        pace = PaceTeller(clock, self.plan, self.tell, len(self.devices))
+
+        def told(count: int) -> None:
+            self.tell(Encoded(count))
+            pace.tick()
+
+        chosen = runner or runner_for(self.devices, told, clock)
         done = 0
-        for info in chosen.run(embed_shard, self._tasks(rows)):
-            if runner is not None:  # elsewhere nothing is heard of a shard before it is done
-                self.tell(Encoded(len(info.task.files)))
-            update.add_shard(info)
-            done += len(info.indexed)
-            self.tell(Committed(done))
+        with closed_at_the_end(chosen.run(embed_shard, self._tasks(rows))) as shards:
+            for info in shards:
+                if runner is not None:  # elsewhere nothing is heard of a shard before it is done
+                    self.tell(Encoded(len(info.task.files)))
+                with clock.busy("write"):
+                    update.add_shard(info)
+                done += len(info.indexed)
+                self.tell(Committed(done))
+        if runner is None:  # elsewhere nobody looks at this clock
+            self.verdict = pace.verdict()
         return done
 
     def _tasks(self, rows: int) -> Iterator[ShardTask]:
@@ -308,4 +401,5 @@ class _Run:
                 fingerprint=self.space.fingerprint,
                 space_id=self.space.id,
                 config=self.config,
+                plan=self.plan,
             )

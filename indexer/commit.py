@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,13 +14,16 @@ import numpy as np
 import pyarrow as pa
 
 from clipsearch import __version__
+from clipsearch.backends import REFERENCE, why_not
 from clipsearch.encoder import Space
+from clipsearch.errors import OptionError
 from clipsearch.generation import cache_folder
 from clipsearch.manifest import (
     FileRef,
     Manifest,
     MeasuredSearch,
     Root,
+    ShardRef,
     utc_now,
     write_manifest,
 )
@@ -80,7 +83,10 @@ class Committer:
 
         paths : rows for the paths table. skipped : the whole new skipped table, None when it
         stays. merge : make one table of the paths tables. changes : fields of the manifest.
+
+        Raises OptionError for a new shard of vectors whose back-end was not admitted.
         """
+        self._refuse_foreign(changes.get("embeddings", {}))
         generation = self.manifest.generation + 1
         if paths is not None and len(paths):
             ref = self._write(f"paths/{generation:07d}.parquet", paths.table(), "paths")
@@ -99,6 +105,18 @@ class Committer:
         self._write_manifest(changes)
         if merge:  # else every reader would have to read all places until the run is over
             self._map_places()
+
+    def _refuse_foreign(self, embeddings: Mapping[str, Iterable[ShardRef]]) -> None:
+        """Raises OptionError for a new shard whose recipe may not mix with the others'."""
+        for space_id, refs in embeddings.items():
+            known = {ref.name for ref in self.manifest.embeddings.get(space_id, ())}
+            for ref in refs:
+                reason = why_not(ref.recipe) if ref.name not in known else None
+                if reason is not None:
+                    raise OptionError(
+                        f"the vectors of {ref.name} are refused: {reason}; encode the images "
+                        f"again with --backend {REFERENCE}"
+                    )
 
     def replace_paths(
         self, paths: pa.Table, *, skipped: pa.Table | None = None, **changes: Any

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 
 from clipsearch.encoder import ImageGeometry
 from clipsearch.errors import ImageError
 from clipsearch.images import DecodedImage
 from indexer.decode_messages import DecodeOptions, FilePart, Source
 from indexer.decode_pool import DecodeSession, close_workers, start_workers
+from indexer.stage_clock import StageClock
 
 __all__ = [
     "FilePart",
@@ -21,6 +22,7 @@ __all__ = [
 ]
 
 _PATIENCE_SECONDS = 1.0
+_LOOK_SECONDS = 0.1
 
 
 def decode_in_order(
@@ -33,6 +35,10 @@ def decode_in_order(
     threads: int,
     look_ahead: int,
     seconds: float = 60.0,
+    is_stopped: Callable[[], bool] = lambda: False,
+    clock: StageClock | None = None,
+    resize: str = "host",
+    jpeg: str = "host",
 ) -> Generator[DecodedImage | ImageError, None, None]:
     """Yield each source's image, or why it cannot be taken, in the order of ``sources``.
 
@@ -41,16 +47,23 @@ def decode_in_order(
     look_ahead : at most so many images wait decoded in memory; ``sources`` is not asked for
         more than that ahead either.
     seconds : the time one image may take; the rest as in ``read_image``.
+    is_stopped : asked now and then while an image is waited for; once it says yes,
+        CancelledError is raised.
+    clock : hears how long each of the processes is busy with an image.
+    resize, jpeg : what is left to a device; see ``device_decode``.
 
     Raises OptionError, and ClipsearchError when the decoder processes cannot be started.
     """
     session = DecodeSession(
-        DecodeOptions(geometry, decode, max_megapixels, thumbnail_side, seconds)
+        DecodeOptions(geometry, decode, max_megapixels, thumbnail_side, seconds, resize, jpeg)
     )
+
+    stages = clock or StageClock()
 
     def read(source: Source) -> DecodedImage | ImageError:
         try:
-            return session.decode(source)
+            with stages.busy("decode"):
+                return session.decode(source)
         except ImageError as error:
             return error
 
@@ -61,12 +74,22 @@ def decode_in_order(
         for source in sources:
             waiting.append(pool.submit(read, source))
             if len(waiting) >= look_ahead:
-                yield waiting.popleft().result()
+                yield _result(waiting.popleft(), is_stopped)
         while waiting:
-            yield waiting.popleft().result()
+            yield _result(waiting.popleft(), is_stopped)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
         # Whoever stops early, as with Ctrl-C, does not wait for a picture that hangs.
         wait([future for future in waiting if not future.cancelled()], _PATIENCE_SECONDS)
         session.cancel()
         pool.shutdown(wait=True)
+
+
+def _result(
+    future: Future[DecodedImage | ImageError], is_stopped: Callable[[], bool]
+) -> DecodedImage | ImageError:
+    while not future.done():
+        if is_stopped():
+            raise CancelledError
+        wait([future], _LOOK_SECONDS)
+    return future.result()

@@ -21,6 +21,7 @@ from clipsearch.encoder import ImageGeometry
 from clipsearch.errors import ImageError, OptionError
 from clipsearch.images import DecodedImage
 from clipsearch.photo_metadata import PhotoMetadata
+from clipsearch.picture_sizes import ScaledPhoto
 
 READY = b"clipsearch decoder: ready\n"
 """The line that a worker begins with, before its first message."""
@@ -52,13 +53,19 @@ class Message:
 
 @dataclass(frozen=True)
 class DecodeOptions:
-    """How to decode; the options of ``read_image``. seconds : the time one file may take."""
+    """How to decode; the options of ``read_image``. seconds : the time one file may take.
+
+    resize, jpeg : "host", or "device" where it is for a device to resize the pictures, and to
+    decode ordinary JPEGs; see ``device_decode``.
+    """
 
     geometry: ImageGeometry
     decode: str
     max_megapixels: float
     thumbnail_side: int | None
     seconds: float
+    resize: str = "host"
+    jpeg: str = "host"
 
 
 def write_message(stream: IO[bytes], message: Message) -> None:
@@ -133,11 +140,16 @@ def image_message(image: DecodedImage) -> Message:
     }
     if image.metadata.taken_at is not None:
         metadata["taken_at"] = image.metadata.taken_at.isoformat()
-    header = {"size": image.size, "shape": image.pixels.shape, "metadata": metadata}
+    header: dict[str, Any] = {"size": image.size, "shape": image.pixels.shape, "metadata": metadata}
     # A view: the copy would cost a twentieth of what decoding a small photo does.
     pixels = np.ascontiguousarray(image.pixels).reshape(-1).data
     parts: list[bytes | memoryview] = [image.sha256, pixels]
-    if image.thumbnail is not None:
+    if image.scaled is not None:
+        header["scaled"] = [image.scaled.size, image.scaled.box]
+    if image.jpeg is not None:
+        header["is_undecoded"] = True
+        parts.append(image.jpeg)
+    elif image.thumbnail is not None:
         parts.append(image.thumbnail)
     return Message({"image": header}, parts)
 
@@ -160,7 +172,9 @@ def read_answer(message: Message) -> DecodedImage:
             raise OptionError(error["message"])
         raise ImageError(error["reason"], error["message"])
     image = message.header["image"]
-    sha256, pixels, *thumbnail = message.parts
+    sha256, pixels, *more = message.parts
+    last = bytes(more[0]) if more else None
+    is_undecoded = image.get("is_undecoded", False)
     metadata = dict(image["metadata"])
     metadata["keywords"] = tuple(metadata["keywords"])
     if metadata["taken_at"] is not None:
@@ -169,6 +183,8 @@ def read_answer(message: Message) -> DecodedImage:
         pixels=np.frombuffer(pixels, np.uint8).reshape(image["shape"]),
         sha256=bytes(sha256),
         size=image["size"],
-        thumbnail=bytes(thumbnail[0]) if thumbnail else None,
+        thumbnail=None if is_undecoded else last,
         metadata=PhotoMetadata(**metadata),
+        jpeg=last if is_undecoded else None,
+        scaled=ScaledPhoto(*map(tuple, image["scaled"])) if "scaled" in image else None,
     )

@@ -103,7 +103,10 @@ def keep_index(
             listed=listed or (),
             encoder=model,
             device=device,
-            config=dataclasses.replace(saved_config(place), shard_seconds=_SHARD_SECONDS),
+            # Exactly: its figures are laid beside published ones.
+            config=dataclasses.replace(
+                saved_config(place), decode="exact", shard_seconds=_SHARD_SECONDS
+            ),
             # Of what was named, and not of what is kept of another time.
             allow_download=allow_download and (model or kept_model) in names,
             on_event=tell,

@@ -14,16 +14,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from clipsearch.encoder import Encoder, Float32, Space, load_encoder
+from clipsearch.backends import REFERENCE, backend_of
+from clipsearch.encoder import Encoder, Float32, Space
 from clipsearch.errors import ClipsearchError, OptionError, SpaceMismatchError
 from clipsearch.manifest import ShardRef
 from clipsearch.shards import Int64, embedding_table, write_shard
 from clipsearch.spaces import lacking_ids, shard_number
 from clipsearch.vectors import read_vectors
+from indexer.admission import Sample, sample_of
+from indexer.choose_backend import backend_name, choose_backend
 from indexer.commit import Committer
 from indexer.config import IndexConfig
-from indexer.report import Committed, Encoded, Event, FillingSpace, SpaceFilled
-from indexer.runner import LocalRunner, Runner
+from indexer.device_runner import parse_devices, runner_for
+from indexer.encode_plan import EncodePlan, default_plan
+from indexer.estimate import remembered_plan
+from indexer.pace import PaceTeller, clock_for
+from indexer.report import BackendChosen, Committed, Encoded, Event, FillingSpace, SpaceFilled
+from indexer.runner import Runner, closed_at_the_end
 
 if TYPE_CHECKING:
     from indexer.lacking import Encodable
@@ -64,13 +71,17 @@ def fill_space(
     tell: Callable[[Event], None],
     runner: Runner | None = None,
     encoder: Encoder | None = None,
+    is_asked: bool = False,
 ) -> SpaceFilled:
     """Encode the images that have no vector in ``space`` and a file that is there, and commit
     them; the caller brings up the cache.
 
-    encoder : of the space, where it is loaded already. Raises OptionError when the disk has no
+    encoder : of the space, where it is loaded already. is_asked : the user asked for this very
+    space, so a model that cannot be loaded is an error. Raises OptionError when the disk has no
     room, IndexFormatError, IndexReadError.
     """
+    devices = parse_devices(device)
+    device = devices[0]
     store, manifest = committer.store, committer.manifest
     lacking = lacking_ids(store, manifest, space.id, committer.deleted())
     total = sum(map(len, lacking.values()))
@@ -87,26 +98,58 @@ def fill_space(
     if first is None:  # nothing to load a model for
         return filled(0)
     try:
-        encoder = encoder or load_encoder(space.model, device=device)
+        if encoder is None:
+            chosen_backend = choose_backend(
+                config.backend,
+                space.model,
+                _sample(committer, first, config),
+                total,
+                device=device,
+                tell=tell,
+            )
+            encoder = chosen_backend.encoder
+            if chosen_backend.line:
+                tell(BackendChosen(chosen_backend.name, chosen_backend.line))
         if not _is_of(encoder, space):
             raise SpaceMismatchError(f"{space.model} is another model now ({encoder.space.id})")
     except ClipsearchError as error:
+        if is_asked:
+            raise
         return filled(0, why=str(error).splitlines()[0])
     from indexer.vector_task import embed_vectors  # and with it Pillow, only when needed
 
     _refuse_full_disk(committer, total * 2 * space.dim)
     tell(FillingSpace(total, space.model, str(encoder.recipe["device"])))
     begin = time.perf_counter()
-    filling = _Filling(committer, space, config, device)
-    chosen = runner or LocalRunner(lambda count: tell(Encoded(count)))
-    for part in chosen.run(embed_vectors, filling.tasks(chain([first], found))):
-        if runner is not None:
-            tell(Encoded(len(part.task.images)))
-        filling.take(part)
-        tell(Committed(filling.encoded))
+    fallback = default_plan(config, str(encoder.recipe["device"]), backend_name(encoder))
+    plan = remembered_plan(encoder, config, fallback, total)
+    filling = _Filling(committer, space, config, device, plan)
+    clock = clock_for(encoder)
+    pace = PaceTeller(clock, plan, tell, len(devices))
+
+    def told(count: int) -> None:
+        tell(Encoded(count))
+        pace.tick()
+
+    chosen = runner or runner_for(devices, told, clock)
+    tasks = filling.tasks(chain([first], found))
+    with closed_at_the_end(chosen.run(embed_vectors, tasks)) as parts:
+        for part in parts:
+            if runner is not None:
+                tell(Encoded(len(part.task.images)))
+            with clock.busy("write"):
+                filling.take(part)
+            tell(Committed(filling.encoded))
     filling.commit()
     tell(Encoded(total - filling.tried))  # no file is there that holds the others
     return filled(filling.encoded, time.perf_counter() - begin)
+
+
+def _sample(committer: Committer, some: Encodable, config: IndexConfig) -> Sample:
+    """Photos of the first shard that lacks vectors, to compare back-ends with."""
+    roots = {root.id: root.path for root in committer.manifest.roots}
+    files = [image.files[0] for image in some.images]
+    return sample_of(files, roots, decode=config.decode, max_megapixels=config.max_megapixels)
 
 
 def _refuse_full_disk(committer: Committer, needed: int) -> None:
@@ -122,8 +165,14 @@ class _Filling:
     """One space being filled: cuts the work into tasks and commits what they bring."""
 
     def __init__(
-        self, committer: Committer, space: Space, config: IndexConfig, device: str | None
+        self,
+        committer: Committer,
+        space: Space,
+        config: IndexConfig,
+        device: str | None,
+        plan: EncodePlan,
     ) -> None:
+        self._plan = plan
         self._committer = committer
         self._space = space
         self._config = config
@@ -151,6 +200,7 @@ class _Filling:
                     fingerprint=self._space.fingerprint,
                     space_id=self._space.id,
                     config=self._config,
+                    plan=self._plan,
                 )
                 start = stop
 
@@ -216,7 +266,19 @@ def _in_order(ids: list[Int64], vectors: list[Any]) -> tuple[Int64, Float32]:
 
 def _common(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
     """The recipe of a shard that was computed in two goes: what both have in common, so that
-    nobody takes it for the work of one of them. An imported shard stays one."""
+    nobody takes it for the work of one of them, and the back-ends of both where they differ. An
+    imported shard stays one."""
     both = {key: value for key, value in now.items() if before.get(key) == value}
     imported = {key: before[key] for key in ("imported",) if key in before}
+    of_one = {*_backends(before), *_backends(now)}
+    if len(of_one) > 1:
+        both["backends"] = sorted(of_one)
+    elif not imported:
+        both.update({key: now[key] for key in ("backend", "precision") if key in now})
     return {**both, **imported}
+
+
+def _backends(recipe: dict[str, Any]) -> list[str]:
+    if "imported" in recipe:
+        return []
+    return list(recipe.get("backends", [backend_of(recipe) or REFERENCE]))

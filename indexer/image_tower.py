@@ -189,4 +189,4 @@ def _windows(batch: Any, chance: np.random.Generator, least: float) -> Any:
 
 def _full_precision() -> Any:
     """float32 means float32: cuDNN would run convolutions in TF32 by default."""
-    return torch.backends.cudnn.flags(allow_tf32=False, deterministic=True)
+    return torch.backends.cudnn.flags(enabled=True, allow_tf32=False, deterministic=True)

@@ -12,7 +12,7 @@ import click
 from clipsearch.carried_labels import FAILED
 from clipsearch.cli import FOUND, INTERRUPTED, PARTIAL, no_more_interrupts
 from clipsearch.cli.output import counted, for_display, json_line, write_bytes
-from clipsearch.cli.places import device_option, existing_index, index_option
+from clipsearch.cli.places import backend_option, device_option, existing_index, index_option
 from clipsearch.cli.settings import offline
 from clipsearch.label_set_files import TAG
 from indexer.account import say, tell_filled
@@ -26,8 +26,11 @@ if TYPE_CHECKING:
 @click.argument("name")
 @index_option
 @device_option
+@backend_option
 @click.option("--json", "as_json", is_flag=True, help="Print the account as one JSON object.")
-def add(name: str, index_path: str | None, device: str | None, as_json: bool) -> int:
+def add(
+    name: str, index_path: str | None, device: str | None, backend: str | None, as_json: bool
+) -> int:
     """Encode the images of an index with the model NAME too; the index answers as before.
 
     Every image that the index knows and whose file is there gets a second vector, under the id
@@ -48,7 +51,12 @@ def add(name: str, index_path: str | None, device: str | None, as_json: bool) ->
     try:
         with TerminalProgress(place) as progress:
             filled = add_model(
-                place, name, device=device, allow_download=not offline(), on_event=progress.hear
+                place,
+                name,
+                device=device,
+                backend=backend,
+                allow_download=not offline(),
+                on_event=progress.hear,
             )
     except KeyboardInterrupt:
         no_more_interrupts()

@@ -49,6 +49,7 @@ def add_model(
     model: str,
     *,
     device: str | None = None,
+    backend: str | None = None,
     allow_download: bool = False,
     runner: Runner | None = None,
     on_event: Callable[[Event], None] | None = None,
@@ -60,12 +61,16 @@ def add_model(
     short. Images whose files are not there now are left for another time; every later run of
     ``build_index`` gives its new images, and those, the vectors of all models of the index.
 
+    backend : one of ``BACKEND_CHOICES``; None is what the index was set to.
+
     Raises as ``writing`` and ``load_encoder`` do, OptionError for an index without images.
     """
     tell = on_event or (lambda event: None)
     with writing(index) as committer:
         _refuse_empty(committer.manifest, index)
-        encoder = load_encoder(model, device=device, allow_download=allow_download)
+        # What a space is, and its texts, the reference says; which back-end encodes its images
+        # is settled once it is known which they are.
+        encoder = load_encoder(model, device="cpu", allow_download=allow_download)
         remove_leftovers(committer.store, committer.manifest)
         space = _known_as(committer.manifest, encoder.space)
         if committer.manifest.spaces.get(space.id) != space:  # new, or its folder has moved
@@ -73,7 +78,9 @@ def add_model(
             embeddings = {space.id: (), **committer.manifest.embeddings}
             committer.commit(spaces=known, embeddings=embeddings)
         config = IndexConfig.from_dict(committer.manifest.config)
-        filled = fill_space(committer, space, config, device, tell, runner, encoder)
+        if backend is not None:
+            config = dataclasses.replace(config, backend=backend)
+        filled = fill_space(committer, space, config, device, tell, runner, is_asked=True)
         # Also where nothing was left to encode: the run before may have come no further.
         remember_background(encoder, tell)  # what searches, and its index, are measured with
         committer.bring_up_cache()

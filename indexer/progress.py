@@ -10,9 +10,20 @@ from typing import Any, Self
 import click
 
 from clipsearch.cli.output import counted, display_path, for_display, human_bytes, human_seconds
-from indexer.report import Encoded, Event, FillingSpace, Finished, Planned, Preparing
+from indexer.report import (
+    BackendChosen,
+    BackendPreparing,
+    Encoded,
+    Event,
+    FillingSpace,
+    Finished,
+    Pace,
+    Planned,
+    Preparing,
+)
 
 _BAR = "{percentage:3.0f}% |{bar}| {n:,}/{total:,} {rate_fmt}, {remaining} left"
+_WITH_VERDICT = _BAR + ", {verdict}"
 
 
 class TerminalProgress:
@@ -32,6 +43,8 @@ class TerminalProgress:
         """Show one event."""
         if isinstance(event, Planned):
             self._announce(event)
+        elif isinstance(event, BackendPreparing | BackendChosen):
+            click.echo(event.line, err=True)
         elif isinstance(event, FillingSpace):
             self._close()
             click.echo(
@@ -42,6 +55,8 @@ class TerminalProgress:
             self._bar = open_bar(event.images)
         elif isinstance(event, Encoded) and self._bar is not None:
             self._bar.update(event.count)
+        elif isinstance(event, Pace) and self._bar is not None:
+            show_verdict(self._bar, event.verdict)
         elif isinstance(event, Finished):
             self._close()
         elif isinstance(event, Preparing) and sys.stderr.isatty():
@@ -77,13 +92,27 @@ def open_bar(total: int, unit: str = " images") -> Any:
         return None
     from tqdm import tqdm
 
-    width = os.get_terminal_size(sys.stderr.fileno()).columns
+    width, height = os.get_terminal_size(sys.stderr.fileno())
     return tqdm(
         total=total,
         unit=unit,
         file=sys.stderr,
-        # A terminal that does not know its width says 0, and would get an empty bar.
+        # A terminal that does not know its size says 0, and would get an empty bar, or none.
         ncols=None if width else 80,
+        nrows=None if height else 24,
         dynamic_ncols=width > 0,
         bar_format=_BAR,
     )
+
+
+def show_verdict(bar: Any, verdict: str) -> None:
+    """Let the line of ``bar`` end with what the run is bound by, as far as there is room: all of
+    it, else its first words, else nothing. The bar itself keeps ten columns."""
+    width = bar.format_dict["ncols"] or 80
+    for text in (verdict, verdict.partition(",")[0]):
+        line = _WITH_VERDICT.replace("{verdict}", text)
+        whole = bar.format_meter(**{**bar.format_dict, "ncols": None, "bar_format": line})
+        if text and len(whole) <= width:
+            bar.bar_format = line
+            return
+    bar.bar_format = _BAR

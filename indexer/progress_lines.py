@@ -11,7 +11,18 @@ from typing import Any, Self
 
 import click
 
-from indexer.report import Committed, Encoded, Event, FillingSpace, Finished, Planned, Preparing
+from indexer.report import (
+    BackendChosen,
+    BackendPreparing,
+    Committed,
+    Encoded,
+    Event,
+    FillingSpace,
+    Finished,
+    Pace,
+    Planned,
+    Preparing,
+)
 
 _SECONDS_BETWEEN = 0.2
 
@@ -19,10 +30,12 @@ _SECONDS_BETWEEN = 0.2
 class ProgressLines:
     """Hears the events of ``build_index``. Every line is an object with an ``event``:
 
-    planned, with the fields of ``Planned``; filling (``images``, ``model``), as another count
-    begins; encoded (``done``, images since then), five times a second at most; committed
-    (``images`` that can be searched by now); finished, with the fields of ``BuildReport``;
-    preparing; failed, with the name of the ``error`` and, of one of the system, its ``errno``.
+    backend_preparing, with the fields of ``BackendPreparing``; backend, with the fields of
+    ``BackendChosen``; planned, with the fields of ``Planned``; filling (``images``, ``model``),
+    as another count begins; encoded (``done``, images since then), five times a second at most;
+    pace, with the fields of ``Pace``, about once a second; committed (``images`` that can be
+    searched by now); finished, with the fields of ``BuildReport``; preparing; failed, with the
+    name of the ``error`` and, of one of the system, its ``errno``.
     """
 
     def __init__(self) -> None:
@@ -50,11 +63,18 @@ class ProgressLines:
                 self._told = now
                 _say("encoded", done=self._done)
             return
+        if isinstance(event, Pace):
+            _say("pace", **_rounded(event))
+            return
         if self._done and isinstance(event, FillingSpace | Finished):
             _say("encoded", done=self._done)
         if isinstance(event, Planned):
             self._done = 0
             _say("planned", **dataclasses.asdict(event))
+        elif isinstance(event, BackendPreparing):
+            _say("backend_preparing", **dataclasses.asdict(event))
+        elif isinstance(event, BackendChosen):
+            _say("backend", **dataclasses.asdict(event))
         elif isinstance(event, FillingSpace):
             self._done = 0
             _say("filling", **dataclasses.asdict(event))
@@ -64,6 +84,12 @@ class ProgressLines:
             _say("finished", **dataclasses.asdict(event.report))
         elif isinstance(event, Preparing):
             _say("preparing")
+
+
+def _rounded(pace: Pace) -> dict[str, Any]:
+    shares = {stage: round(share, 3) for stage, share in pace.shares.items()}
+    rate = round(pace.images_per_second, 3)
+    return {**dataclasses.asdict(pace), "shares": shares, "images_per_second": rate}
 
 
 def _say(event: str, **fields: Any) -> None:

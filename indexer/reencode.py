@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from clipsearch.backends import BACKENDS, BARS, CLOSE, REFERENCE, STRICT, admission_of, backend_of
 from clipsearch.encoder import Encoder, Space, UInt8, load_encoder
 from clipsearch.errors import ImageError, ModelError, SpaceMismatchError
 from clipsearch.file_kinds import container_of
@@ -31,6 +32,8 @@ SAME_MACHINE_COSINE = 0.999  # decoded and computed as then: only the rounding t
 ANY_MACHINE_COSINE = 0.99
 IMPORTED_COSINE = 0.9  # resized by another program; what comes in has a mean of 0.95 or more
 _BATCH = 32
+_FURTHER = {name: 1 - BARS[CLOSE].min_cosine for name in BACKENDS if name != REFERENCE}
+"""How much less alike the vectors of a back-end may be that was admitted as a close one."""
 _LOOKS_PER_IMAGE = 20  # a disk that is not there must not be asked for each of its files
 
 _HASHES = pa.schema(
@@ -193,6 +196,7 @@ def _compare(
     sample: int,
 ) -> None:
     """Compare some images of one shard."""
+    decode = str(ref.recipe.get("decode", config.decode))
     pixels: list[UInt8] = []
     kept: list[_Drawn] = []
     for item in part:
@@ -207,9 +211,10 @@ def _compare(
             )
             image = read(
                 encoder.space.geometry,
-                decode=str(ref.recipe.get("decode", config.decode)),
+                decode="fast" if decode == "device" else decode,
                 max_megapixels=config.max_megapixels,
-                thumbnail_side=None,
+                # As then: a JPEG that is decoded small is not decoded below its thumbnail.
+                thumbnail_side=config.thumbnail_side,
             )
         except ImageError:
             tally.not_there += 1
@@ -254,7 +259,19 @@ def _least_cosine(now: dict[str, Any], then: dict[str, Any]) -> float:
     """How alike a vector computed now has to be to the one computed then."""
     if "imported" in then:
         return IMPORTED_COSINE
-    same = "decode" in then and all(
-        now.get(key) == then.get(key) for key in ("backend", "device", "precision")
+    same = (
+        then.get("decode", "device") != "device"
+        and "backends" not in then
+        and backend_of(now) == backend_of(then)
+        and now.get("device") == then.get("device")
     )
-    return SAME_MACHINE_COSINE if same else ANY_MACHINE_COSINE
+    if same:
+        return SAME_MACHINE_COSINE
+    widest = max(
+        (_FURTHER.get(name, 0.0) for name in then.get("backends", [backend_of(then)])),
+        default=0.0,
+    )
+    admission = admission_of(then)
+    if admission is not None and admission.level == STRICT:
+        widest = 0.0
+    return ANY_MACHINE_COSINE - widest

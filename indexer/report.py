@@ -25,10 +25,43 @@ class Planned:
 
 
 @dataclass(frozen=True)
+class BackendPreparing:
+    """Told before something that takes a while and is done once for a model on this machine, so
+    that a back-end can encode: its name, and a line for people that says what."""
+
+    backend: str
+    line: str
+
+
+@dataclass(frozen=True)
+class BackendChosen:
+    """Told when another back-end than the reference encodes: its name, and a line for people
+    that says how near to the reference it is."""
+
+    backend: str
+    line: str
+
+
+@dataclass(frozen=True)
 class Encoded:
     """Told as images are encoded (or found to be unreadable): ``count`` more."""
 
     count: int
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Told about once a second while images are encoded: what the last seconds were bound by.
+
+    verdict : for people, such as "encode-bound, decode 34 % busy". bound : "decode", "encode",
+    "write" or "balanced". shares : of "decode", "encode" and "write", the share of its time
+    that it was busy, 0 to 1. images_per_second : encoded in these seconds.
+    """
+
+    verdict: str
+    bound: str
+    shares: dict[str, float]
+    images_per_second: float
 
 
 @dataclass(frozen=True)
@@ -103,7 +136,8 @@ class BuildReport:
     knows and that are gone. moved : files whose content was at another place so far.
     offline : folders of the index that are not there now. not_there : files of a list that are
     not there and that the index does not know. unreadable : folders that could not be listed,
-    and why. spaces : what was done for models that images had no vector of.
+    and why. spaces : what was done for models that images had no vector of. verdict, shares :
+    what the encoding was bound by, as in ``Pace``; "" and nothing where that is not known.
     """
 
     index: str
@@ -125,6 +159,8 @@ class BuildReport:
     ignored_kinds: dict[str, int] = field(default_factory=dict)
     unreadable: tuple[tuple[str, str], ...] = ()
     spaces: tuple[SpaceFilled, ...] = ()
+    verdict: str = ""
+    shares: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -140,4 +176,14 @@ class Preparing:
     encode otherwise. Cutting that short loses nothing."""
 
 
-Event = Planned | FillingSpace | Encoded | Committed | Finished | Preparing
+Event = (
+    BackendPreparing
+    | BackendChosen
+    | Planned
+    | FillingSpace
+    | Encoded
+    | Pace
+    | Committed
+    | Finished
+    | Preparing
+)

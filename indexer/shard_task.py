@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +16,8 @@ import numpy as np
 import pyarrow as pa
 
 from clipsearch import __version__
-from clipsearch.encoder import Encoder, load_encoder
+from clipsearch.backends import REFERENCE
+from clipsearch.encoder import Encoder, Float32, UInt8, load_encoder
 from clipsearch.errors import ImageError, SpaceMismatchError
 from clipsearch.generation import cache_folder
 from clipsearch.images import DecodedImage
@@ -23,11 +26,16 @@ from clipsearch.paths import relative_bytes
 from clipsearch.shards import IMAGE_SCHEMA, embedding_table, write_shard
 from clipsearch.store import LocalStore
 from clipsearch.thumbnails import write_thumbnails
+from indexer.compiled_encoder import compiled_for
 from indexer.config import IndexConfig
 from indexer.containers import sources_of
-from indexer.decode import Source, decode_in_order, start_workers
+from indexer.decode import Source, start_workers
+from indexer.device_decode import decode_for_plan
+from indexer.encode_plan import EncodePlan
+from indexer.encode_streams import Batch, EncodeStreams, batches_of
 from indexer.file_table import FoundFile
 from indexer.sidecars import Sidecars
+from indexer.task_watch import UNWATCHED, TaskWatch
 
 
 @dataclass(frozen=True)
@@ -51,6 +59,7 @@ class ShardTask:
     fingerprint: str
     space_id: str
     config: IndexConfig
+    plan: EncodePlan
     copies: dict[int, tuple[FoundFile, ...]] = field(default_factory=dict)
 
     def sources(self) -> Iterator[Source]:
@@ -79,76 +88,114 @@ class ShardInfo:
     skipped: tuple[SkippedFile, ...] = field(default=())
 
 
-def embed_shard(task: ShardTask, progress: Callable[[int], None] | None = None) -> ShardInfo:
-    """Decode, encode and write one shard. ``progress`` hears how many files were done.
+def embed_shard(task: ShardTask, watch: TaskWatch = UNWATCHED) -> ShardInfo:
+    """Decode, encode and write one shard. ``watch.progress`` hears how many files were done.
 
     Nothing counts before the manifest names the files written here; a run that is killed
     leaves files that the next one writes again.
+
+    Raises SpaceMismatchError, OutOfMemoryError, the errors of ``load_encoder`` and
+    ``decode_in_order``, OSError where the shard cannot be written, and CancelledError once
+    ``watch`` says that it is stopped.
     """
     # They get ready while the model loads.
-    start_workers(min(task.config.threads, len(task.files)))
-    encoder = load_encoder(task.model, device=task.device)
+    start_workers(min(task.plan.workers, len(task.files)))
+    encoder = load_encoder(task.model, device=task.device, backend=task.plan.backend)
     if encoder.space.fingerprint != task.fingerprint:
         raise SpaceMismatchError(
             f"the shard is for the space {task.space_id}, but {task.model} is {encoder.space.id}"
         )
-    images: list[tuple[FoundFile, int, DecodedImage]] = []
-    vectors: list[np.ndarray] = []
-    thumbnails: list[bytes] = []
+    encoder = compiled_for(encoder, task.plan)
+    images: list[_Taken] = []
+    vectors: list[Float32] = []
     skipped: list[SkippedFile] = []
-    for batch in _decoded_batches(task, encoder, skipped, progress):
-        vectors.append(encoder.encode_images(np.stack([image.pixels for _, _, image in batch])))
-        for found, image_id, image in batch:
-            thumbnails.append(image.thumbnail or b"")
-            images.append((found, image_id, _without_pixels(image)))
-        if progress is not None:
-            progress(len(batch))
+    streams = EncodeStreams(
+        encoder,
+        task.plan,
+        is_stopped=watch.is_stopped,
+        when_encoded=watch.progress,
+        clock=watch.clock,
+    )
+    geometry, batch_size = encoder.space.geometry, task.plan.batch_for(len(task.files))
+
+    def batches() -> Generator[Batch[_Taken], None, None]:
+        decoded = _decoded(task, encoder, skipped, watch, streams.is_over)
+        with contextlib.closing(decoded):
+            yield from batches_of(decoded, geometry, batch_size)
+        watch.when_read()
+
+    with (
+        contextlib.closing(batches()) as made,
+        contextlib.closing(streams.encode(made)) as encoded,
+    ):
+        for items, rows in encoded:
+            is_finite = np.isfinite(rows)
+            vectors.append(rows[is_finite.all(axis=1)])
+            for item, numbers in zip(items, is_finite, strict=True):
+                if numbers.all():
+                    images.append(item)
+                else:
+                    skipped.append(SkippedFile(item[0], "unsupported", _without_vector(task)))
+    if watch.is_stopped():
+        raise CancelledError
     if not images:
         return ShardInfo(task, None, None, (), tuple(skipped))
-    return _write(task, encoder, images, np.concatenate(vectors), thumbnails, tuple(skipped))
+    with watch.clock.busy("write"):
+        return _write(task, encoder, images, np.concatenate(vectors), tuple(skipped))
 
 
-def _without_pixels(image: DecodedImage) -> DecodedImage:
-    nothing = np.empty((0, 0, 3), np.uint8)
-    return DecodedImage(nothing, image.sha256, image.size, None, image.metadata)
+def _without_vector(task: ShardTask) -> str:
+    """Of an image whose vector is not finite: half precision overflows on some."""
+    told = f"{task.plan.backend} gives no vector of it"
+    if task.plan.backend == REFERENCE:
+        return told
+    return f"{told}: index with --backend {REFERENCE}, then 'clipsearch failures --retry'"
 
 
-def _decoded_batches(
+_Taken = tuple[FoundFile, int, DecodedImage]
+"""A file, the id of its image, and the image without its pixels."""
+
+
+def _decoded(
     task: ShardTask,
     encoder: Encoder,
     skipped: list[SkippedFile],
-    progress: Callable[[int], None] | None,
-) -> Iterator[list[tuple[FoundFile, int, DecodedImage]]]:
-    config = task.config
-    threads = config.threads
+    watch: TaskWatch,
+    is_stopped: Callable[[], bool],
+) -> Generator[tuple[_Taken, UInt8], None, None]:
+    """The images that can be taken with their pixels, in order; the others go to ``skipped``."""
     sidecars = Sidecars()
-    decoded = decode_in_order(
+    decoded = decode_for_plan(
         task.sources(),
-        encoder.space.geometry,
-        decode=config.decode,
-        max_megapixels=config.max_megapixels,
-        thumbnail_side=config.thumbnail_side,
-        threads=threads,
-        look_ahead=config.batch_size + 2 * threads,
-        seconds=config.decode_seconds,
+        encoder,
+        task.config,
+        task.plan,
+        thumbnail_side=task.config.thumbnail_side,
+        is_stopped=is_stopped,
+        clock=watch.clock,
     )
-    batch: list[tuple[FoundFile, int, DecodedImage]] = []
-    for position, (found, image) in enumerate(zip(task.files, decoded, strict=True)):
-        if not isinstance(image, ImageError) and image.size != found.size:
-            # Another content than the plan compared, which the index may hold under another id.
-            image = ImageError("unreadable", "the file changed while the run went on: run again")
-        if isinstance(image, ImageError):
-            skipped.append(SkippedFile(found, image.reason, str(image)))
-            if progress is not None:
-                progress(1)
-            continue
-        image = _completed(image, found, task, sidecars)
-        batch.append((found, task.first_id + position, image))
-        if len(batch) == config.batch_size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+    with contextlib.closing(decoded):
+        for position, (found, image) in enumerate(zip(task.files, decoded, strict=True)):
+            if not isinstance(image, ImageError) and image.size != found.size:
+                # Another content than the plan compared, which the index may hold under
+                # another id.
+                image = ImageError(
+                    "unreadable", "the file changed while the run went on: run again"
+                )
+            if isinstance(image, ImageError):
+                skipped.append(SkippedFile(found, image.reason, str(image)))
+                watch.progress(1)
+                continue
+            pixels = image.pixels
+            image = _completed(_without_pixels(image), found, task, sidecars)
+            yield (found, task.first_id + position, image), pixels
+
+
+_NO_PIXELS = np.empty((0, 0, 3), np.uint8)
+
+
+def _without_pixels(image: DecodedImage) -> DecodedImage:
+    return dataclasses.replace(image, pixels=_NO_PIXELS)
 
 
 def _completed(
@@ -183,24 +230,25 @@ def image_table(rows: list[tuple[int, DecodedImage]]) -> pa.Table:
     return pa.table(columns, schema=IMAGE_SCHEMA)
 
 
-def encoding_recipe(encoder: Encoder, config: IndexConfig, has_raw: bool) -> dict[str, Any]:
+def encoding_recipe(
+    encoder: Encoder, config: IndexConfig, plan: EncodePlan, has_raw: bool
+) -> dict[str, Any]:
     """How the vectors of a shard came about: the encoder's recipe, and the decoder's."""
     decoders = ("pillow", "pillow_heif", *(["rawpy"] if has_raw else []))
     packages = {name: version(name) for name in decoders}
     return {
         **encoder.recipe,
         "versions": {**encoder.recipe["versions"], **packages, "clipsearch": __version__},
-        "decode": config.decode,
-        "batch_size": config.batch_size,
+        "decode": "device" if "device" in (plan.resize, plan.jpeg) else config.decode,
+        "batch_size": plan.batch_size,
     }
 
 
 def _write(
     task: ShardTask,
     encoder: Encoder,
-    images: list[tuple[FoundFile, int, DecodedImage]],
-    vectors: np.ndarray,
-    thumbnails: list[bytes],
+    images: list[_Taken],
+    vectors: Float32,
     skipped: tuple[SkippedFile, ...],
 ) -> ShardInfo:
     store = LocalStore(Path(task.index))
@@ -210,6 +258,7 @@ def _write(
     embedding_name = f"embeddings/{task.space_id}/{task.number:05d}.parquet"
     for name in (image_name, embedding_name):
         store.delete(name)  # left by a run that was killed before the manifest named it
+    thumbnails = [image.thumbnail or b"" for _, _, image in images]
     write_thumbnails(cache_folder(Path(task.index)), image_name, task.index_uuid, ids, thumbnails)
     image_ref = write_shard(
         store,
@@ -224,7 +273,7 @@ def _write(
         embedding_table(np.array(ids, np.int64), vectors),
         kind="embeddings",
         index_uuid=task.index_uuid,
-        recipe=encoding_recipe(encoder, task.config, has_raw),
+        recipe=encoding_recipe(encoder, task.config, task.plan, has_raw),
     )
     return ShardInfo(
         task,

@@ -120,7 +120,7 @@ def read_photos(
 
     Raises SourceError where none is left, and OSError where the file cannot be written.
     """
-    config = IndexConfig()
+    config = IndexConfig(decode="exact")
     row_of: dict[bytes, int] = {}
     files: list[LabelledFile] = []
     failed = list(found.unreadable)

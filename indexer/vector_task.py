@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import contextlib
+from collections.abc import Callable, Generator
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from clipsearch.encoder import Encoder, Float32, load_encoder
+from clipsearch.encoder import Encoder, Float32, UInt8, load_encoder
 from clipsearch.errors import ImageError, SpaceMismatchError
-from clipsearch.images import DecodedImage
 from clipsearch.shards import Int64
+from indexer.compiled_encoder import compiled_for
 from indexer.config import IndexConfig
 from indexer.containers import sources_of
-from indexer.decode import decode_in_order, start_workers
+from indexer.decode import start_workers
+from indexer.device_decode import decode_for_plan
+from indexer.encode_plan import EncodePlan
+from indexer.encode_streams import Batch, EncodeStreams, batches_of
 from indexer.file_table import FoundFile
 from indexer.shard_task import encoding_recipe
+from indexer.task_watch import UNWATCHED, TaskWatch
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,7 @@ class VectorTask:
     fingerprint: str
     space_id: str
     config: IndexConfig
+    plan: EncodePlan
 
 
 @dataclass(frozen=True)
@@ -57,70 +64,82 @@ class TaskVectors:
     recipe: dict[str, Any]
 
 
-def embed_vectors(task: VectorTask, progress: Callable[[int], None] | None = None) -> TaskVectors:
+def embed_vectors(task: VectorTask, watch: TaskWatch = UNWATCHED) -> TaskVectors:
     """Decode and encode the images of one task; nothing is written.
 
     A file that is gone, cannot be read or holds another content by now is passed over for the
-    next one of the same image. ``progress`` hears how many images were done.
+    next one of the same image. ``watch.progress`` hears how many images were done. Raises as
+    ``embed_shard`` does.
     """
-    start_workers(min(task.config.threads, len(task.images)))
-    encoder = load_encoder(task.model, device=task.device)
+    start_workers(min(task.plan.workers, len(task.images)))
+    encoder = load_encoder(task.model, device=task.device, backend=task.plan.backend)
     if encoder.space.fingerprint != task.fingerprint:
         raise SpaceMismatchError(
             f"the vectors are for the space {task.space_id}, but {task.model} is {encoder.space.id}"
         )
-    hear = progress or (lambda count: None)
+    encoder = compiled_for(encoder, task.plan)
     ids: list[int] = []
     rows: list[Float32] = [np.empty((0, encoder.space.dim), np.float32)]
     has_raw = False
-    for batch in _batches(task, encoder, hear):
-        rows.append(encoder.encode_images(np.stack([image.pixels for _, image in batch])))
-        ids += [image_id for image_id, _ in batch]
-        has_raw |= any(image.metadata.format == "RAW" for _, image in batch)
-        hear(len(batch))
-    encoded = np.array(ids, np.int64)
-    order = np.argsort(encoded)
-    recipe = encoding_recipe(encoder, task.config, has_raw)
-    return TaskVectors(task, encoded[order], np.concatenate(rows)[order], recipe)
+    streams = EncodeStreams(
+        encoder,
+        task.plan,
+        is_stopped=watch.is_stopped,
+        when_encoded=watch.progress,
+        clock=watch.clock,
+    )
+    geometry, batch_size = encoder.space.geometry, task.plan.batch_for(len(task.images))
 
+    def batches() -> Generator[Batch[tuple[int, bool]], None, None]:
+        decoded = _decoded(task, encoder, watch, streams.is_over)
+        with contextlib.closing(decoded):
+            yield from batches_of(decoded, geometry, batch_size)
+        watch.when_read()
 
-def _batches(
-    task: VectorTask, encoder: Encoder, hear: Callable[[int], None]
-) -> Iterator[list[tuple[int, DecodedImage]]]:
-    """Each image whose content a file still holds, with its id, a batch at a time."""
-    batch: list[tuple[int, DecodedImage]] = []
-    for image_id, image in _decoded(task, encoder, hear):
-        batch.append((image_id, image))
-        if len(batch) == task.config.batch_size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+    with (
+        contextlib.closing(batches()) as made,
+        contextlib.closing(streams.encode(made)) as encoded,
+    ):
+        for items, vectors in encoded:
+            is_finite = np.isfinite(vectors)  # half precision overflows on some images
+            rows.append(vectors[is_finite.all(axis=1)])
+            sound = zip(items, is_finite, strict=True)
+            ids += [image_id for (image_id, _), numbers in sound if numbers.all()]
+            has_raw |= any(is_raw for _, is_raw in items)
+    if watch.is_stopped():
+        raise CancelledError
+    taken = np.array(ids, np.int64)
+    order = np.argsort(taken)
+    recipe = encoding_recipe(encoder, task.config, task.plan, has_raw)
+    return TaskVectors(task, taken[order], np.concatenate(rows)[order], recipe)
 
 
 def _decoded(
-    task: VectorTask, encoder: Encoder, hear: Callable[[int], None]
-) -> Iterator[tuple[int, DecodedImage]]:
-    config = task.config
+    task: VectorTask,
+    encoder: Encoder,
+    watch: TaskWatch,
+    is_stopped: Callable[[], bool],
+) -> Generator[tuple[tuple[int, bool], UInt8], None, None]:
+    """Each image whose content a file still holds: its id, whether it is a RAW, its pixels."""
     waiting, place = list(task.images), 0
     while waiting:
         further: list[KnownImage] = []  # those whose next file is to be tried
-        decoded = decode_in_order(
+        decoded = decode_for_plan(
             sources_of([known.files[place] for known in waiting], task.roots),
-            encoder.space.geometry,
-            decode=config.decode,
-            max_megapixels=config.max_megapixels,
+            encoder,
+            task.config,
+            task.plan,
             thumbnail_side=None,
-            threads=config.threads,
-            look_ahead=config.batch_size + 2 * config.threads,
-            seconds=config.decode_seconds,
+            is_stopped=is_stopped,
+            clock=watch.clock,
         )
         place += 1
-        for known, image in zip(waiting, decoded, strict=True):
-            if not isinstance(image, ImageError) and image.sha256 == known.sha256:
-                yield known.id, image
-            elif len(known.files) > place:
-                further.append(known)
-            else:
-                hear(1)
+        with contextlib.closing(decoded):
+            for known, image in zip(waiting, decoded, strict=True):
+                if not isinstance(image, ImageError) and image.sha256 == known.sha256:
+                    yield (known.id, image.metadata.format == "RAW"), image.pixels
+                elif len(known.files) > place:
+                    further.append(known)
+                else:
+                    watch.progress(1)
         waiting = further

@@ -41,6 +41,7 @@ class IndexProcess:
         self._lock = threading.Lock()
         self._state = "looking"
         self._total = self._done = self._saved = 0
+        self._verdict = ""
         self._error: str | None = None
         self._report: dict[str, Any] | None = None
         self._cancelled = False
@@ -88,8 +89,9 @@ class IndexProcess:
     def document(self) -> dict[str, Any]:
         """state : looking (for files), encoding, finishing, done, failed or cancelled. done of
         total images; saved : how many of them can be searched. seconds since the start;
-        seconds_left, None where that is not known. report : counts of what was done. error : a
-        sentence."""
+        seconds_left, None where that is not known. verdict : what encoding is bound by, such as
+        "encode-bound, decode 34 % busy"; "" where that is not known. report : counts of what
+        was done. error : a sentence."""
         with self._lock:
             now = time.monotonic() if self._ended is None else self._ended
             left = None
@@ -105,6 +107,7 @@ class IndexProcess:
                 "saved": self._saved,
                 "seconds": round(now - self._started, 1),
                 "seconds_left": left,
+                "verdict": self._verdict if self._state == "encoding" else "",
                 "report": self._report,
                 "error": self._error,
             }
@@ -141,18 +144,25 @@ class IndexProcess:
                     self._begin(told["images"])
                 case "encoded":
                     self._done = told["done"]
+                case "pace":
+                    self._verdict = told["verdict"]
                 case "committed":
                     self._saved = told["images"]
                 case "finished":
                     self._state = "finishing"
                     self._report = {name: told[name] for name in _REPORTED}
                     self._report["skip_reasons"] = told["skip_reasons"]
+                    self._report["verdict"] = told["verdict"]
+                    self._report["images_per_second"] = round(
+                        told["new"] / max(told["encode_seconds"], 1e-9), 2
+                    )
                 case "failed":
                     self._error = _told_publicly(told.get("error"), told.get("errno"))
 
     def _begin(self, images: int) -> None:
         self._state = "encoding"
         self._total, self._done = images, 0
+        self._verdict = ""
         self._encoding_since = time.monotonic()
 
 

@@ -13,6 +13,10 @@ function span(seconds) {
   return counted(Math.round(seconds / 3600), "hour");
 }
 
+function rate(perSecond) {
+  return `${perSecond >= 10 ? count(Math.round(perSecond)) : perSecond} images a second`;
+}
+
 function account(report) {
   const parts = [`${counted(report.new, "new image")} of ${counted(report.found, "file")} found`];
   if (report.copies) parts.push(counted(report.copies, "copy", "copies"));
@@ -20,7 +24,8 @@ function account(report) {
   if (report.skipped) parts.push(`${count(report.skipped)} skipped`);
   if (report.ignored) parts.push(`${count(report.ignored)} ignored (no images)`);
   if (report.missing) parts.push(`${counted(report.missing, "known file")} not there now`);
-  return `${parts.join(", ")}.`;
+  const found = `${parts.join(", ")}.`;
+  return report.new && report.verdict ? `${found} ${rate(report.images_per_second)} (${report.verdict}).` : found;
 }
 
 const headings = {
@@ -43,7 +48,9 @@ function words(run) {
   if (run.stopping) return "Stopping: saving what is finished ...";
   if (run.state === "encoding") {
     const left = run.seconds_left === null ? "" : `, about ${span(run.seconds_left)} left`;
-    return `${count(run.done)} of ${counted(run.total, "image")}${left}`;
+    // What holds it up: reading the photos ("decode"), the model ("encode") or the disk ("write").
+    const verdict = run.verdict ? ` (${run.verdict})` : "";
+    return `${count(run.done)} of ${counted(run.total, "image")}${left}${verdict}`;
   }
   return run.state === "looking" ? "Finding out what is new ..." : "Saving ...";
 }
