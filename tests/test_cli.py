@@ -613,6 +613,7 @@ def test_every_help_names_its_options(here: Cli) -> None:
         "model get": ("NAME",),
         "model path": ("NAME",),
         "model towers": ("--forget", "--json"),
+        "bench": ("--model", "--device", "--photos", "--seconds", "--json"),
         "demo": (),
     }  # fmt: skip
     top = fine(here("--help"))

@@ -32,7 +32,15 @@ from indexer.decode import (
     decode_in_order,
     start_workers,
 )
-from indexer.decode_messages import image_message, read_answer, read_message, write_message
+from indexer.decode_messages import (
+    DecodeOptions,
+    image_message,
+    read_answer,
+    read_message,
+    request_message,
+    write_message,
+)
+from indexer.worker_process import WorkerProcess
 
 _PROJECT = Path(__file__).resolve().parents[1]
 SQUARE = ImageGeometry(32, 32)
@@ -350,6 +358,24 @@ def _check_the_good(paths: list[str], images: list[DecodedImage | ImageError]) -
     for number, (path, image) in enumerate(zip(paths, images, strict=True)):
         if number != 10:
             assert_same(image, read_image(path, SQUARE, thumbnail_side=64))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the memory of a process as Linux tells it")
+def test_a_worker_does_not_keep_the_memory_of_a_huge_picture(tmp_path: Path) -> None:
+    sizes = [(9000, 7000), (1500, 1000)]
+    for number, size in enumerate(sizes):
+        Image.new("RGB", size, (200, 90, number)).save(tmp_path / f"{number}.jpg")
+    worker = WorkerProcess()
+    try:
+        options = DecodeOptions(ImageGeometry(32, 32), "exact", 200.0, 320, 60.0)
+        for number in (0, 0, 0, 1):
+            source = str(tmp_path / f"{number}.jpg")
+            assert "image" in worker.ask(request_message(source, options), 60.0).header
+        status = Path(f"/proc/{worker._process.pid}/status").read_text()
+        (anonymous,) = [line for line in status.splitlines() if line.startswith("RssAnon")]
+        assert int(anonymous.split()[1]) < 150_000  # kB; the picture alone is 252,000
+    finally:
+        worker.close()
 
 
 @on_posix

@@ -9,11 +9,13 @@ import shutil
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from clipsearch.encoder import Float32, UInt8, load_encoder
 from clipsearch.errors import (
@@ -557,3 +559,31 @@ def test_the_surroundings_are_left_as_they_were(
     assert constants.HF_HUB_OFFLINE is False
     assert "HF_HUB_OFFLINE" not in os.environ
     assert os.environ["HF_HUB_DISABLE_TELEMETRY"] == "1"
+
+
+def test_threads_of_a_view_are_the_callers_again_afterwards() -> None:
+    encoder = load_open_clip_encoder("mini", device="cpu")
+    pixels = random_pixels(4, encoder)
+    one = encoder.with_threads(1)
+    before = torch.get_num_threads()
+    inside: list[int] = []
+    original = encoder._net.encode_image
+
+    def watch(*args: Any, **named: Any) -> Any:
+        inside.append(torch.get_num_threads())
+        return original(*args, **named)
+
+    encoder._net.encode_image = watch
+    try:
+        rows = one.encode_images(pixels)
+        assert torch.get_num_threads() == before
+        with ThreadPoolExecutor(3) as pool:
+            for other in pool.map(one.encode_images, [pixels] * 6):
+                np.testing.assert_allclose(other, rows, atol=1e-6)
+            assert set(pool.map(lambda _: torch.get_num_threads(), range(6))) == {before}
+    finally:
+        del encoder._net.encode_image
+    assert inside == [1] * 7
+    np.testing.assert_allclose(encoder.encode_images(pixels), rows, atol=1e-5)
+    with pytest.raises(ValueError, match="at least one thread"):
+        encoder.with_threads(0)

@@ -151,6 +151,40 @@ def test_fast_decoding_stays_close_and_exact_below_twice_the_size() -> None:
     assert Image.open(io.BytesIO(result.thumbnail or b"")).size == (700, 525)
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("size", [(1601, 1337), (1207, 1599)])
+def test_fast_decoding_shifts_nothing_whatever_the_sides(
+    size: tuple[int, int], orientation: int
+) -> None:
+    # Sides that no power of two divides: a decoder at 1/8 rounds them up.
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    small = scene(size[0] // 8, size[1] // 8)
+    large = saved(small.resize(size, Image.Resampling.BICUBIC), "JPEG", quality=92, exif=exif)
+    geometry = ImageGeometry(96, 96)
+    exact, fast = (
+        decode_image(large, "large", geometry, decode=mode) for mode in ("exact", "fast")
+    )
+    difference = np.abs(exact.pixels.astype(int) - fast.pixels)
+    assert difference.mean() < 0.4
+    assert difference.max() <= 4
+    shapes = [Image.open(io.BytesIO(each.thumbnail or b"")).size for each in (exact, fast)]
+    assert shapes[0] == shapes[1]
+    assert (exact.metadata.width, exact.metadata.height) == (
+        size if orientation < 5 else size[::-1]
+    )
+
+
+def test_fast_pixels_do_not_depend_on_the_usual_thumbnail() -> None:
+    large = saved(scene(1600, 1200), "JPEG", quality=92)
+    for side in (32, 96, 224):
+        with_it, without = (
+            pixels_of(large, ImageGeometry(side, side), decode="fast", thumbnail_side=thumbnail)
+            for thumbnail in (320, None)
+        )
+        np.testing.assert_array_equal(with_it, without)
+
+
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP", "AVIF", "HEIF"])
 @pytest.mark.parametrize("decode", ["exact", "fast"])
 def test_all_eight_orientations_come_out_upright(kind: str, decode: str) -> None:

@@ -53,10 +53,11 @@ def names_of(folder: Path) -> list[Path]:
 
 
 def encoded(files: Sequence[Path]) -> Array:
-    """What mini makes of some pictures."""
+    """What mini makes of some pictures, decoded as a new index does."""
     encoder = load_encoder("mini")
+    geometry, decode = encoder.space.geometry, IndexConfig().decode
     pixels = [
-        read_image(file, encoder.space.geometry, thumbnail_side=None).pixels for file in files
+        read_image(file, geometry, decode=decode, thumbnail_side=None).pixels for file in files
     ]
     vectors: Array = encoder.encode_images(np.stack(pixels))
     return vectors

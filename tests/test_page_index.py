@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import shutil
 import sys
 import time
@@ -158,6 +159,9 @@ def test_an_index_is_made_then_updated(page_client: Lent, tmp_path: Path, pictur
     run = until_ended(client)
     assert run["state"] == "done"
     assert (run["report"]["new"], run["report"]["skipped"]) == (9, 2)
+    assert run["verdict"] == "", "nothing is encoded any more"
+    assert re.search(r"^(\w+-bound|balanced), .* busy$", run["report"]["verdict"])
+    assert run["report"]["images_per_second"] > 0
     assert run["total"] == run["done"] == 11
 
     after = client.get("/api/indexing").json()
@@ -275,6 +279,8 @@ def test_indexing_in_the_browser(
     page.get_by_role("heading", name="Indexed pictures").wait_for()
     page.get_by_role("heading", name="Add a folder").wait_for()
     page.get_by_role("cell", name="an empty file").wait_for()
+    account = page.locator("p.cs-index-line").inner_text()
+    assert re.search(r" images a second \((\w+-bound|balanced), .* busy\)\.$", account)
     assert page.get_by_text("<img src=x onerror=alert(1)>.png").is_visible()
     browser_page.shot(page, "indexed", full=True)
 

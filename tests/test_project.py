@@ -11,6 +11,11 @@ import pytest
 
 _PROJECT = Path(__file__).resolve().parents[1]
 _OPEN_CLIP_HOMES = ("open_clip_encoder", "model_source", "model_names")
+# The encoder and what it is made of; each is imported by the encoder, or for a device.
+_TORCH_HOMES = (
+    *("open_clip_encoder", "torch_tower", "torch_threads", "torch_start", "compiled_tower"),
+    *("onnx_export", "device_pixels", "device_queue", "device_jpeg", "bfloat_scoring"),
+)
 
 
 def _python(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -73,8 +78,8 @@ def test_imports_point_one_way() -> None:
     [
         (
             "torch",
-            {f"clipsearch/{n}.py" for n in ("open_clip_encoder", "bfloat_scoring")}
-            | {"indexer/image_tower.py"},
+            {f"clipsearch/{name}.py" for name in _TORCH_HOMES}
+            | {"indexer/image_tower.py", "indexer/device_decode.py"},
         ),
         # Its table of pretrained names is looked up where names are resolved, and only there.
         ("open_clip", {f"clipsearch/{name}.py" for name in _OPEN_CLIP_HOMES}),

@@ -5,12 +5,18 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from clipsearch.threads import in_order, single_threaded_blas
+from clipsearch.threads import (
+    _allotted_processors,
+    in_order,
+    single_threaded_blas,
+    worker_count,
+)
 
 
 @pytest.mark.parametrize("workers", [1, 2, 5])
@@ -94,3 +100,20 @@ def _blas_has_its_threads_again() -> None:
     two.join(10)
     assert seen == [{1}]
     assert _blas_threads() == before
+
+
+@pytest.mark.parametrize(
+    ("text", "allotted"),
+    [("max 100000\n", None), ("200000 100000\n", 2), ("150000 100000\n", 2), ("5000 100000", 1),
+     ("", None), ("100000 0", None)],
+)  # fmt: skip
+def test_a_container_is_worth_as_many_processors_as_it_is_allowed(
+    text: str, allotted: int | None, tmp_path: Path
+) -> None:
+    limit = tmp_path / "cpu.max"
+    assert _allotted_processors(limit) is None
+    _allotted_processors.cache_clear()
+    limit.write_text(text)
+    assert _allotted_processors(limit) == allotted
+    _allotted_processors.cache_clear()
+    assert worker_count() >= 1
