@@ -45,13 +45,11 @@ def run(
 ) -> Run:
     """Run ``command`` to its end, without a terminal. Raises CommandFailed on an exit code that
     is not ``allowed``, with the end of what it said."""
-    path = os.pathsep.join(filter(None, [str(_PROJECT), os.environ.get("PYTHONPATH")]))
-    environment = {**os.environ, "PYTHONPATH": path, **(env or {})}
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         begin = time.perf_counter()
         process = subprocess.Popen(
             [str(part) for part in command],
-            env=environment,
+            env=environment_of(env),
             cwd=cwd,
             stdin=subprocess.DEVNULL,
             stdout=out,
@@ -67,6 +65,12 @@ def run(
     if code not in allowed:
         raise CommandFailed(f"{' '.join(map(str, command))} ended with {code}: {said[-2000:]}")
     return Run(seconds, peak, anonymous, output)
+
+
+def environment_of(more: Mapping[str, str] | None) -> dict[str, str]:
+    """This process's, with the code that this benchmark lies beside, and ``more``."""
+    path = os.pathsep.join(filter(None, [str(_PROJECT), os.environ.get("PYTHONPATH")]))
+    return {**os.environ, "PYTHONPATH": path, **(more or {})}
 
 
 class _Memory:

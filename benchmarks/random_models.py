@@ -102,28 +102,12 @@ def write_as_open_clip(hugging_face: Path, folder: Path) -> Path:
             for kind in ("weight", "bias"):
                 parts = [given[f"{old}.self_attn.{part}_proj.{kind}"] for part in "qkv"]
                 weights[f"{new}.attn.in_proj_{kind}"] = np.concatenate(parts)
-                for one, other in (
-                    ("self_attn.out_proj", "attn.out_proj"),
-                    ("layer_norm1", "ln_1"),
-                    ("layer_norm2", "ln_2"),
-                    ("mlp.fc1", "mlp.c_fc"),
-                    ("mlp.fc2", "mlp.c_proj"),
-                ):
+                for one, other in _BLOCK_NAMES:
                     weights[f"{new}.{other}.{kind}"] = given[f"{old}.{one}.{kind}"]
-    for one, other in (
-        ("vision_model.pre_layrnorm", "visual.ln_pre"),
-        ("vision_model.post_layernorm", "visual.ln_post"),
-        ("text_model.final_layer_norm", "ln_final"),
-    ):
+    for one, other in _NORM_NAMES:
         for kind in ("weight", "bias"):
             weights[f"{other}.{kind}"] = given[f"{one}.{kind}"]
-    for one, other in (
-        ("vision_model.embeddings.class_embedding", "visual.class_embedding"),
-        ("vision_model.embeddings.patch_embedding.weight", "visual.conv1.weight"),
-        ("vision_model.embeddings.position_embedding.weight", "visual.positional_embedding"),
-        ("text_model.embeddings.token_embedding.weight", "token_embedding.weight"),
-        ("text_model.embeddings.position_embedding.weight", "positional_embedding"),
-    ):
+    for one, other in _EMBEDDING_NAMES:
         weights[other] = given[one]
     weights["visual.proj"] = np.ascontiguousarray(given["visual_projection.weight"].T)
     weights["text_projection"] = np.ascontiguousarray(given["text_projection.weight"].T)
@@ -157,6 +141,112 @@ def write_as_open_clip(hugging_face: Path, folder: Path) -> Path:
     }
     (folder / "open_clip_config.json").write_text(json.dumps(document, indent=1))
     return folder
+
+
+def write_as_hugging_face(open_clip_folder: Path, folder: Path) -> Path:
+    """The weights of an open_clip folder of a plain CLIP (GELU, ViT) as a Hugging Face folder,
+    image processor and all, without tokenizer; an old one is left as it is. Needs no transformers.
+    """
+    if (folder / "config.json").is_file():
+        return folder
+    import numpy as np
+    from safetensors.numpy import load_file, save_file
+
+    document = json.loads((open_clip_folder / "open_clip_config.json").read_text(encoding="utf-8"))
+    model, preprocess = document["model_cfg"], document["preprocess_cfg"]
+    text, vision = model["text_cfg"], model["vision_cfg"]
+    given = load_file(open_clip_folder / "open_clip_model.safetensors")
+    weights = {"logit_scale": given["logit_scale"]}
+    for ours, theirs, layers in (
+        ("visual.", "vision_model", vision["layers"]),
+        ("", "text_model", text["layers"]),
+    ):
+        for block in range(layers):
+            old = f"{ours}transformer.resblocks.{block}"
+            new = f"{theirs}.encoder.layers.{block}"
+            for kind in ("weight", "bias"):
+                parts = np.split(given[f"{old}.attn.in_proj_{kind}"], 3)
+                for part, values in zip("qkv", parts, strict=True):
+                    weights[f"{new}.self_attn.{part}_proj.{kind}"] = values
+                for one, other in _BLOCK_NAMES:
+                    weights[f"{new}.{one}.{kind}"] = given[f"{old}.{other}.{kind}"]
+    for one, other in _NORM_NAMES:
+        for kind in ("weight", "bias"):
+            weights[f"{one}.{kind}"] = given[f"{other}.{kind}"]
+    for one, other in _EMBEDDING_NAMES:
+        weights[one] = given[other]
+    weights["visual_projection.weight"] = given["visual.proj"].T
+    weights["text_projection.weight"] = given["text_projection"].T
+    weights = {name: values.copy(order="C") for name, values in weights.items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    side = vision["image_size"]
+    head = vision.get("head_width", 64)
+    shared = {"hidden_act": "gelu", "projection_dim": model["embed_dim"]}
+    config = {
+        "architectures": ["CLIPModel"],
+        "model_type": "clip",
+        "projection_dim": model["embed_dim"],
+        "text_config": {
+            **shared,
+            "model_type": "clip_text_model",
+            "hidden_size": text["width"],
+            "intermediate_size": 4 * text["width"],
+            "num_attention_heads": text["heads"],
+            "num_hidden_layers": text["layers"],
+            "max_position_embeddings": text["context_length"],
+            "vocab_size": text["vocab_size"],
+            "bos_token_id": text["vocab_size"] - 2,
+            "eos_token_id": text["vocab_size"] - 1,
+        },
+        "vision_config": {
+            **shared,
+            "model_type": "clip_vision_model",
+            "hidden_size": vision["width"],
+            "intermediate_size": 4 * vision["width"],
+            "num_attention_heads": vision["width"] // head,
+            "num_hidden_layers": vision["layers"],
+            "image_size": side,
+            "patch_size": vision["patch_size"],
+        },
+    }
+    pixels = {
+        "image_processor_type": "CLIPImageProcessor",
+        "do_resize": True,
+        "size": {"shortest_edge": side},
+        "resample": 3,  # bicubic
+        "do_center_crop": True,
+        "crop_size": {"height": side, "width": side},
+        "do_convert_rgb": True,
+        "do_rescale": True,
+        "do_normalize": True,
+        "image_mean": preprocess["mean"],
+        "image_std": preprocess["std"],
+    }
+    (folder / "preprocessor_config.json").write_text(json.dumps(pixels, indent=1))
+    (folder / "config.json").write_text(json.dumps(config, indent=1))
+    return folder
+
+
+_BLOCK_NAMES = (
+    ("self_attn.out_proj", "attn.out_proj"),
+    ("layer_norm1", "ln_1"),
+    ("layer_norm2", "ln_2"),
+    ("mlp.fc1", "mlp.c_fc"),
+    ("mlp.fc2", "mlp.c_proj"),
+)
+_NORM_NAMES = (
+    ("vision_model.pre_layrnorm", "visual.ln_pre"),
+    ("vision_model.post_layernorm", "visual.ln_post"),
+    ("text_model.final_layer_norm", "ln_final"),
+)
+_EMBEDDING_NAMES = (
+    ("vision_model.embeddings.class_embedding", "visual.class_embedding"),
+    ("vision_model.embeddings.patch_embedding.weight", "visual.conv1.weight"),
+    ("vision_model.embeddings.position_embedding.weight", "visual.positional_embedding"),
+    ("text_model.embeddings.token_embedding.weight", "token_embedding.weight"),
+    ("text_model.embeddings.position_embedding.weight", "positional_embedding"),
+)
 
 
 def _byte_pairs() -> tuple[dict[str, int], list[str]]:
