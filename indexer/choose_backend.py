@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 
-from clipsearch.admissions import read_admission
 from clipsearch.backend_memory import fastest_backend
 from clipsearch.backends import (
     AUTO,
@@ -85,8 +84,9 @@ def choose_backend(
     reference = load_encoder(model, device=device, allow_download=allow_download)
     if str(reference.recipe["device"]) != "cpu" or not _has_matrix_units():
         return ChosenBackend(reference, REFERENCE)
-    known = read_admission(reference.space.fingerprint, "torch-bf16", "cpu", cache_dir)
-    if known is None and not _takes_longer(reference, images):
+    # Also where it is admitted already: what a few new photos get must not depend on what else
+    # this machine has encoded.
+    if not _takes_longer(reference, images):
         return ChosenBackend(reference, REFERENCE)
     found = _strictly("torch-bf16", model, sample, device, False, cache_dir, tell)
     return found or ChosenBackend(reference, REFERENCE)

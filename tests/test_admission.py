@@ -235,14 +235,14 @@ def test_auto(mini: Encoder, cache: Path, monkeypatch: pytest.MonkeyPatch) -> No
     name, line = choose(10**7)
     assert name == "torch-bf16"
     assert line.startswith("Encoding with torch-bf16: cosine 0.999")
-    assert choose(3)[0] == "torch-bf16"  # compared already
+    assert choose(3) == ("torch", "")  # whatever else was encoded here
     remember_fastest("mini", "cpu", "torch-fp16", cache)
     assert fastest_backend("mini", None, cache) == "torch-fp16"
     assert choose(3)[0] == "torch-fp16"
     remember_fastest("mini", "cpu", "onnx-int8", cache)
-    assert choose(3)[0] == "torch-bf16"  # int8 is for those who ask for it
+    assert choose(10**7)[0] == "torch-bf16"  # int8 is for those who ask for it
     remember_fastest("mini", "cpu", "torch", cache)
-    assert choose(3)[0] == "torch"  # faster than what would suit the processor
+    assert choose(10**7)[0] == "torch"  # faster than what would suit the processor
     remember_fastest("mini", "cuda:0 NVIDIA L4", "torch-bf16", cache)
     assert fastest_backend("mini", None, cache) == "torch-bf16"  # as the fastest device is taken
     assert fastest_backend("mini", "cuda", cache) == "torch-bf16"

@@ -78,13 +78,13 @@ def injected(report: BuildReport, stage: str, slept: float, at_a_time: int) -> f
 def test_a_slow_encoder(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from indexer.encode_plan import default_plan
 
-    streams = default_plan(IndexConfig(), "cpu").streams
+    plan = default_plan(IndexConfig(batch_size=8), "cpu")
     slow = Slow(monkeypatch, OpenClipEncoder, "encode_images", 1.0)
     report, paces = run(photos, tmp_path / "x.index")
-    assert slow.calls == IMAGES // 8
+    assert slow.calls == -(-IMAGES // plan.batch_for(IMAGES))
     assert report.verdict.startswith("encode-bound, decode ")
     assert report.verdict.endswith(" % busy")
-    told = injected(report, "encode", slow.slept, streams)
+    told = injected(report, "encode", slow.slept, plan.streams)
     # What is not slept is the work of mini, some hundredths of a second a call.
     assert told - 0.05 <= report.shares["encode"] <= min(1.0, told + 0.25)
     assert report.shares["encode"] > report.shares["write"]
