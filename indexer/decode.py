@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
@@ -91,5 +92,7 @@ def _result(
     while not future.done():
         if is_stopped():
             raise CancelledError
-        wait([future], _LOOK_SECONDS)
+        # Not ``wait``, which sets up more than an image of a small file takes to come.
+        with contextlib.suppress(TimeoutError):
+            future.exception(_LOOK_SECONDS)
     return future.result()

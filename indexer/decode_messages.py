@@ -7,6 +7,7 @@ whose sizes the header gives under "parts". Nothing that is read here can run co
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import struct
@@ -27,6 +28,9 @@ READY = b"clipsearch decoder: ready\n"
 """The line that a worker begins with, before its first message."""
 
 _LENGTH = struct.Struct("<I")
+
+_NOTHING: tuple[object, ...] = (None, (), {})
+"""What a field of metadata says that says nothing; each is the default of its field."""
 
 
 @dataclass(frozen=True)
@@ -105,13 +109,19 @@ def _read_exactly(stream: IO[bytes], size: int) -> bytearray:
 
 def request_message(source: Source, options: DecodeOptions) -> Message:
     """The message that asks for one image."""
-    header: dict[str, Any] = {"options": dataclasses.asdict(options)}
+    header: dict[str, Any] = {"options": _as_dict(options)}
     if isinstance(source, bytes):
         return Message({**header, "source": "bytes"}, [source])
     if isinstance(source, FilePart):
         header |= {"source": "part", "offset": source.offset, "size": source.size}
         return Message(header, [_whole_path(source.path)])
     return Message({**header, "source": "path"}, [_whole_path(source)])
+
+
+@functools.lru_cache(maxsize=8)
+def _as_dict(options: DecodeOptions) -> dict[str, Any]:
+    # Made once a run, not once an image.
+    return dataclasses.asdict(options)
 
 
 def _whole_path(path: str) -> bytes:
@@ -135,8 +145,9 @@ def read_request(message: Message) -> tuple[Source, DecodeOptions]:
 
 def image_message(image: DecodedImage) -> Message:
     """The answer that is an image."""
+    # What is not known is left out: most of it, of most pictures.
     metadata = {
-        item.name: getattr(image.metadata, item.name) for item in dataclasses.fields(PhotoMetadata)
+        name: value for name, value in vars(image.metadata).items() if value not in _NOTHING
     }
     if image.metadata.taken_at is not None:
         metadata["taken_at"] = image.metadata.taken_at.isoformat()
@@ -176,8 +187,8 @@ def read_answer(message: Message) -> DecodedImage:
     last = bytes(more[0]) if more else None
     is_undecoded = image.get("is_undecoded", False)
     metadata = dict(image["metadata"])
-    metadata["keywords"] = tuple(metadata["keywords"])
-    if metadata["taken_at"] is not None:
+    metadata["keywords"] = tuple(metadata.get("keywords", ()))
+    if "taken_at" in metadata:
         metadata["taken_at"] = datetime.fromisoformat(metadata["taken_at"])
     return DecodedImage(
         pixels=np.frombuffer(pixels, np.uint8).reshape(image["shape"]),

@@ -187,21 +187,17 @@ def _decoded(
                 watch.progress(1)
                 continue
             pixels = image.pixels
-            image = _completed(_without_pixels(image), found, task, sidecars)
+            image = _completed(image, found, task, sidecars)
             yield (found, task.first_id + position, image), pixels
 
 
 _NO_PIXELS = np.empty((0, 0, 3), np.uint8)
 
 
-def _without_pixels(image: DecodedImage) -> DecodedImage:
-    return dataclasses.replace(image, pixels=_NO_PIXELS)
-
-
 def _completed(
     image: DecodedImage, found: FoundFile, task: ShardTask, sidecars: Sidecars
 ) -> DecodedImage:
-    """The image, with what is known of it from beside it and from its name."""
+    """The image without its pixels, with what is known of it from beside it and from its name."""
     metadata = image.metadata
     for place in (found, *task.copies.get(found.row, ())):
         below = relative_bytes(place.path)
@@ -210,7 +206,7 @@ def _completed(
         else:
             path = os.path.join(task.roots[place.root], below)
             metadata = sidecars.complete(metadata, path)
-    return dataclasses.replace(image, metadata=metadata)
+    return dataclasses.replace(image, pixels=_NO_PIXELS, metadata=metadata)
 
 
 def image_table(rows: list[tuple[int, DecodedImage]]) -> pa.Table:

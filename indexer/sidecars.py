@@ -158,7 +158,8 @@ def _completed(
             changes.update(lat=takeout.lat, lon=takeout.lon, altitude=takeout.altitude)
     if metadata.description is None:
         texts = [beside.description for beside in (xmp, takeout) if beside is not None]
-        changes["description"] = next(filter(None, texts), None)
+        if (description := next(filter(None, texts), None)) is not None:
+            changes["description"] = description
     return replace(metadata, **changes) if changes else metadata  # type: ignore[arg-type]
 
 
