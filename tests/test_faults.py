@@ -89,7 +89,8 @@ class Scene:
 
 
 def _command(pictures: Path, place: Path, shard_seconds: float) -> list[str]:
-    return ["index", str(pictures), "--index", str(place), "--model", "mini",
+    # One back-end, so that vectors can be compared: "auto" goes by how fast the machine is.
+    return ["index", str(pictures), "--index", str(place), "--model", "mini", "--backend", "torch",
             "--shard-seconds", str(shard_seconds), "--json"]  # fmt: skip
 
 

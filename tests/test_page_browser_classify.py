@@ -66,6 +66,8 @@ def test_two_label_sets_a_gallery_and_the_tables(
 def test_saved_corrected_and_taken_up_again(
     page_server: PageServer, browser_page: BrowserPages, mini_index: Path
 ) -> None:
+    # The page asks the server where it has not heard yet of the set that was just saved.
+    browser_page.announce(409, "/save")
     page = browser_page(page_server(mini_index), dark=True)
     open_tab(page, "Classify")
     tab = page.locator("#cs-classify")

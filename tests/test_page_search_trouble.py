@@ -47,6 +47,7 @@ def test_a_photo_that_is_not_in_the_index_offers_nothing(
     detail = page.locator(".cs-detail")
     detail.get_by_text("There is no such image in the index.").wait_for()
     assert detail.get_by_role("button", name="More like this").is_hidden()
+    photos_in_sight(page, 1)
     page.locator(".cs-search .cs-tile").first.click()
     detail.get_by_role("button", name="More like this").wait_for()
 
