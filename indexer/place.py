@@ -42,7 +42,7 @@ def make_folder(place: Path) -> bool:
         name for name in inside if name not in _OWN_NAMES and not name.startswith(TEMPORARY_PREFIX)
     }
     if inside and not (place / LOCK_NAME).is_file():
-        strangers.update(_OWN_FOLDERS)  # "images" and "cache" may be anybody's
+        strangers.update({*inside} & {*_OWN_FOLDERS})  # "images" and "cache" may be anybody's
     if strangers and not (place / MANIFEST_NAME).is_file():
         raise OptionError(
             f"{place} is a folder with other things in it, not an index: name a new folder, "
@@ -80,7 +80,9 @@ def taken_away_if_nothing_came(place: Path, is_ours: bool) -> Iterator[None]:
         yield
     finally:
         if not (place / MANIFEST_NAME).exists():
+            # Of a folder that was there these are all: it held nothing else. The lock goes last,
+            # so that the next run knows what is left when this is cut short too.
+            for name in _OWN_FOLDERS:
+                shutil.rmtree(place / name, ignore_errors=True)
             if is_ours:
                 shutil.rmtree(place, ignore_errors=True)
-            for name in _OWN_FOLDERS:  # in a folder that was there, and held nothing else
-                shutil.rmtree(place / name, ignore_errors=True)

@@ -8,7 +8,7 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError, Future, wait
 from typing import Any, Generic, Protocol, TypeVar
 
 from indexer.stage_clock import StageClock
@@ -108,7 +108,7 @@ class LocalRunner:
         finally:
             stop.set()
             for task_under_way in under_way:
-                task_under_way.thread.join()
+                task_under_way.wait()
 
 
 def _tell(heard: queue.SimpleQueue[int], progress: Callable[[int], None], seconds: float) -> None:
@@ -153,6 +153,20 @@ class _UnderWay(Generic[Result]):
         self._clock = clock
         self.thread = threading.Thread(target=self._carry_out, name="shard")
         self.thread.start()
+
+    def wait(self) -> None:
+        """Until the task has ended, however often Ctrl-C is pressed meanwhile: it has been told
+        to stop, and what it still writes would stand in the way of whoever clears up behind it.
+        """
+        is_interrupted = False
+        while not self.result.done():
+            try:
+                wait([self.result])  # a join that is interrupted takes the thread for ended
+            except KeyboardInterrupt:
+                is_interrupted = True
+        self.thread.join()
+        if is_interrupted:
+            raise KeyboardInterrupt
 
     def _is_stopped(self) -> bool:
         # What a task brings is of no use when the one before it failed.

@@ -103,9 +103,9 @@ def test_points_are_drawn_and_pointed_at_and_opened(
     page.mouse.down()
     page.mouse.up()
     page.locator(".cs-detail").wait_for()
-    assert page.url.endswith(f"&open={_id(shown)}")
+    assert page.evaluate("location.href").endswith(f"&open={_id(shown)}")
     photos_in_sight(page, selector=".cs-detail-picture")
-    first = page.url
+    first = page.evaluate("location.href")
     page.get_by_role("button", name="Next photo").click()  # one of those around it
     page.wait_for_function("(first) => location.href !== first", arg=first)
 

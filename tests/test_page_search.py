@@ -19,8 +19,8 @@ pytestmark = pytest.mark.slow
 
 
 def asked(page: Page) -> dict[str, list[str]]:
-    """The parameters of the page's address."""
-    return parse_qs(urlsplit(page.url).query)
+    """The parameters of the page's address, from the page itself: ``page.url`` hears later."""
+    return parse_qs(urlsplit(page.evaluate("location.href")).query)
 
 
 def shown(page: Page) -> list[int]:

@@ -50,7 +50,7 @@ def test_logging_in_shows_the_photos(
     page.keyboard.type("correct horse battery")
     page.keyboard.press("Enter")
     page.locator(".cs-search img").first.wait_for(state="visible")
-    assert page.url == f"{address}?q=a+cat"
+    assert page.evaluate("location.href") == f"{address}?q=a+cat"
     assert page.evaluate("document.cookie") == ""
     page.evaluate("fetch('logout', {method: 'POST'})")
     page.wait_for_timeout(300)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -214,6 +215,39 @@ def test_an_interrupt_stops_what_is_under_way_and_waits_for_it(where: str) -> No
     assert stopped in ([0], [1], [])
     assert where == "taken in" or stopped == [0]
     assert _task_threads() == []
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="no signals to threads here")
+def test_a_second_interrupt_does_not_leave_a_task_at_work_behind() -> None:
+    is_told = threading.Event()
+
+    def work(task: int, watch: TaskWatch = UNWATCHED) -> int:
+        watch.progress(1)
+        until = time.monotonic() + _DEADLOCK
+        while not watch.is_stopped() and time.monotonic() < until:
+            time.sleep(0.005)
+        is_told.set()
+        time.sleep(0.2)  # as long as the call of the encoder takes that is under way
+        raise CancelledError
+
+    def press_again() -> None:
+        is_told.wait(_DEADLOCK)
+        for _ in range(3):
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            time.sleep(0.03)
+
+    def progress(count: int) -> None:
+        raise KeyboardInterrupt
+
+    impatient = threading.Thread(target=press_again)
+    impatient.start()
+    with (
+        pytest.raises(KeyboardInterrupt),
+        closed_at_the_end(LocalRunner(progress).run(work, range(9))) as results,
+    ):
+        next(results)
+    assert _task_threads() == []
+    impatient.join()
 
 
 # -- whole runs --------------------------------------------------------------------------------
