@@ -43,6 +43,7 @@ from random_models import write_open_clip_folder
 
 from clipsearch.backends import BACKENDS, REFERENCE
 from clipsearch.encoder import Encoder, ImageGeometry, load_encoder
+from clipsearch.heap import keep_freed_memory
 from clipsearch.presets import PRESETS
 from clipsearch.threads import worker_count
 
@@ -69,6 +70,7 @@ def _decode_some(
 ) -> None:
     from clipsearch.images import read_image
 
+    keep_freed_memory()  # as the command does
     read_image(paths[0], geometry, decode=decode, thumbnail_side=320)  # modules and tables
     ready()
     for path in paths:
@@ -148,6 +150,7 @@ def encoding(encoder: Encoder, streams: int, threads: int, seconds: float) -> Co
 def best_encoding(encoder: Encoder, seconds: float) -> Cost:
     """The best of one call with all processors, and of as many calls as processors."""
     cores = worker_count()
+    keep_freed_memory()
     shapes = {(1, cores), (cores, 1)}
     return max(
         (encoding(encoder, streams, threads, seconds) for streams, threads in shapes),

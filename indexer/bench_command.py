@@ -15,6 +15,7 @@ import click
 from clipsearch.cli import FOUND, INTERRUPTED, no_more_interrupts
 from clipsearch.cli.output import json_line, write_bytes
 from clipsearch.cli.places import device_option
+from clipsearch.heap import keep_freed_memory
 
 _LEAST_SECONDS = 1.0
 
@@ -61,6 +62,7 @@ def bench(
     from clipsearch.encoder import load_encoder
     from indexer.bench_photos import photos_of
 
+    keep_freed_memory()
     named = _model(model)
     own = None if photos is None else photos_of(photos)
     with _Progress() as progress:

@@ -18,6 +18,7 @@ from clipsearch.cli.output import json_line, write_bytes
 from clipsearch.cli.places import backend_option, devices_option, index_option, index_to_write
 from clipsearch.cli.settings import offline
 from clipsearch.errors import ModelNotChosenError
+from clipsearch.heap import keep_freed_memory
 from indexer.report import BuildReport, Event, Finished
 
 
@@ -205,6 +206,7 @@ class IndexRun:
         from indexer.progress import TerminalProgress
         from indexer.progress_lines import ProgressLines
 
+        keep_freed_memory()
         with ProgressLines() if self._progress_lines else TerminalProgress(self._place) as progress:
 
             def hear(event: Event) -> None:

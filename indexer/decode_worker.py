@@ -18,6 +18,7 @@ from typing import BinaryIO
 from PIL import Image
 
 from clipsearch.errors import ImageError, OptionError
+from clipsearch.heap import keep_freed_memory
 from clipsearch.images import DecodedImage, decode_image, read_file
 from indexer.decode_messages import (
     READY,
@@ -40,6 +41,7 @@ _KEPT_PIXELS = 32_000_000  # 128 MB
 def main() -> None:
     """Serve the pipes that are standard input and output; does not return."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group
+    keep_freed_memory()
     requests, answers = _take_the_pipes()
     try:
         answers.write(b"\n" + READY)

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import IO, Any
 
 from clipsearch.errors import ClipsearchError
+from clipsearch.heap import keep_freed_memory
 from indexer.device_messages import (
     ERROR,
     FUNCTION,
@@ -36,6 +37,7 @@ from indexer.task_watch import TaskWatch
 def main() -> None:
     """Serve the pipes that are standard input and output; does not return."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group
+    keep_freed_memory()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("KMP_BLOCKTIME", "0")
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")

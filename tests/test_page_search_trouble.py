@@ -91,7 +91,10 @@ def test_less_like_a_photo_takes_it_from_what_is_wanted(
     page = browser_page(f"{page_server(mini_index)}?like=0^2&like=1&open=0")
     page.get_by_role("button", name="Less like this").click()
     page.wait_for_url("**unlike=*")
-    assert parse_qs(urlsplit(page.evaluate("location.href")).query) == {"like": ["1"], "unlike": ["0"]}
+    assert parse_qs(urlsplit(page.evaluate("location.href")).query) == {
+        "like": ["1"],
+        "unlike": ["0"],
+    }
 
 
 def test_the_header_follows_an_index_that_has_grown(
