@@ -49,6 +49,7 @@ from indexer.report import (
 from indexer.runner import Runner, closed_at_the_end
 from indexer.sources import PathName, resolve_sources
 from indexer.stage_clock import Verdict
+from indexer.tuning_memory import TuningMemory
 from indexer.update import Update
 
 if TYPE_CHECKING:
@@ -235,6 +236,7 @@ class _Run:
             device=self.device,
             allow_download=allow_download,
             tell=self.tell,
+            begun_with=TuningMemory().backend(self.manifest.uuid),
         )
         self.loaded = chosen.encoder
         if chosen.line and len(encode):

@@ -58,12 +58,14 @@ def choose_backend(
     allow_download: bool = False,
     cache_dir: Path | None = None,
     tell: Tell = _nobody,
+    begun_with: str | None = None,
 ) -> ChosenBackend:
     """Load the encoder of ``model`` with the back-end ``asked`` for, admitted.
 
     asked : a name of ``BACKEND_CHOICES``. sample : pixels of the run's photos. images : how many
     the run encodes. "auto" takes what was measured fastest on this machine, and else a half
     precision that the hardware computes natively, if its admission is strict; never int8.
+    begun_with : what a run that was cut short encoded with, which "auto" goes on with.
     tell : hears of what takes a while before it begins.
 
     Raises OptionError for a back-end asked for by name that is too far from the reference, and
@@ -71,7 +73,7 @@ def choose_backend(
     """
     if asked != AUTO:
         return _by_name(asked, model, sample, device, allow_download, cache_dir, tell)
-    remembered = fastest_backend(model, device, cache_dir)
+    remembered = begun_with or fastest_backend(model, device, cache_dir)
     if remembered == REFERENCE:  # nothing else was faster, or near enough
         encoder = load_encoder(model, device=device, allow_download=allow_download)
         return ChosenBackend(encoder, REFERENCE)

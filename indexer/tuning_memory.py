@@ -106,6 +106,11 @@ class TuningMemory:
             return None
         return plan, int(str(rows))
 
+    def backend(self, index_uuid: str) -> str | None:
+        """The back-end of the last run over this index if it was cut short."""
+        plan = _plan_of(self._entry("runs", index_uuid).get("plan"))
+        return None if plan is None else plan.backend
+
     def keep_plan(self, key: str, plan: EncodePlan) -> None:
         """A trial found ``plan`` best."""
         self._change("machines", key, plan=dataclasses.asdict(plan))

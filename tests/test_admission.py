@@ -223,6 +223,23 @@ def test_a_disturbed_back_end_is_refused_and_passed_over(
     assert (chosen.name, chosen.encoder, chosen.line) == ("torch", mini, "")
 
 
+def test_auto_goes_on_with_what_a_run_that_was_cut_short_began_with(
+    mini: Encoder, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def choose(begun_with: str) -> str:
+        chosen = choose_backend(
+            "auto", "mini", nothing, 10, device="cpu", cache_dir=cache, begun_with=begun_with
+        )
+        return chosen.name
+
+    # However few images are left of it, and whatever is found to be faster meanwhile.
+    monkeypatch.setattr(choosing, "_has_matrix_units", lambda: True)
+    assert choose("torch-bf16") == "torch-bf16"
+    remember_fastest("mini", "cpu", "torch-bf16", cache)
+    assert choose("torch") == "torch"
+    assert choose("onnx-int8") == "torch"  # "auto" cannot have begun with that
+
+
 def test_auto(mini: Encoder, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def choose(images: int) -> tuple[str, str]:
         chosen = choose_backend("auto", "mini", nothing, images, device="cpu", cache_dir=cache)

@@ -228,7 +228,9 @@ def test_photos_of_about_the_same_size_take_about_as_long(tmp_path: Path) -> Non
 
 def test_a_run_that_is_cut_short_is_gone_on_with_as_it_began(tmp_path: Path) -> None:
     memory = TuningMemory(tmp_path)
+    assert memory.backend("index") is None
     memory.begin_run("index", "a", PLAN, 512)
+    assert memory.backend("index") == PLAN.backend
     memory.keep_plan("a", dataclasses.replace(PLAN, batch_size=8))
     assert TuningMemory(tmp_path).run("index", "a") == (PLAN, 512)
     assert memory.run("index", "another machine") is None
