@@ -6,6 +6,7 @@ what any scorer says of it, in the threads that score.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 from collections.abc import Sequence
@@ -23,7 +24,8 @@ from clipsearch.shards import Float16, Int64
 from clipsearch.text_vectors import TextVectors
 
 if TYPE_CHECKING:
-    from clipsearch.none_of_these import NoneOfThese
+    from clipsearch.background_sums import BackgroundSums
+    from clipsearch.none_of_these import KnownSums, NoneOfThese
 
 Block = TypeVar("Block", bound=ScoredBlock)
 
@@ -60,6 +62,17 @@ class Abstention:
         self._none = none
         self._columns = np.ascontiguousarray(classes.T)
         self._scale = np.float32(logit_scale)
+
+    @property
+    def known(self) -> BackgroundSums | None:
+        """What is remembered of the collection's images; None away from it."""
+        return self._none.known
+
+    def knowing(self, known: KnownSums) -> Abstention:
+        """The same away from the collection, see ``NoneOfThese.knowing``."""
+        away = copy.copy(self)
+        away._none = self._none.knowing(known)
+        return away
 
     def told(self, block: Block, rows: Rows | None, plain: bool = True) -> Block:
         """A block with ``in_set``; its labels are as they were.
@@ -112,13 +125,17 @@ class AbstainingScorer:
     """A scorer whose blocks say, too, how far every image belongs to the labels."""
 
     def __init__(self, scorer: Scorer, abstention: Abstention, plain: bool = True) -> None:
-        self._scorer, self._abstention, self._plain = scorer, abstention, plain
+        self._scorer, self.abstention, self._plain = scorer, abstention, plain
         self.block_rows = scorer.block_rows
         self.products = scorer.products
 
     def score(self, ids: Int64, rows: Rows) -> ScoredBlock:
         """What the scorer says, and ``in_set``."""
-        return self._abstention.told(self._scorer.score(ids, rows), rows, self._plain)
+        return self.abstention.told(self._scorer.score(ids, rows), rows, self._plain)
+
+    def knowing(self, known: KnownSums) -> AbstainingScorer:
+        """The same away from the collection, see ``NoneOfThese.knowing``."""
+        return AbstainingScorer(self._scorer, self.abstention.knowing(known), self._plain)
 
 
 def abstention(

@@ -12,6 +12,7 @@ import numpy as np
 
 from clipsearch.errors import SourceError
 from clipsearch.generation import Generation
+from clipsearch.remote_paths import place_of, whole_place
 from clipsearch.shards import Int64, as_numpy
 
 IMAGE_COLUMNS = ("image", "file", "filename", "path", "filepath", "image_name")
@@ -167,11 +168,11 @@ def _images_at(state: Generation, names: Sequence[str], table: Path) -> dict[str
     import pyarrow.compute as pc
 
     places = state.paths
-    tops = [Path(os.path.abspath(table.parent)), *(Path(r.path) for r in state.manifest.roots)]
+    tops = [Path(os.path.abspath(table.parent)), *(place_of(r.path) for r in state.manifest.roots)]
     found: dict[str, int] = {}
     for top in tops:
         absolute = {
-            Path(os.path.abspath(top / spelled)): name
+            whole_place(top / spelled): name
             for name in names if name not in found and "\0" not in name
             for spelled in _spellings(name)
         }  # fmt: skip
@@ -213,7 +214,7 @@ def _images_ending(state: Generation, names: Sequence[str]) -> tuple[dict[str, i
     if not by_last:
         return {}, []
     places, images = state.paths, dict[str, set[int]]()
-    roots = {root.id: Path(root.path).as_posix() for root in state.manifest.roots}
+    roots = {root.id: place_of(root.path).as_posix() for root in state.manifest.roots}
     ids, root_ids = places.ids, places.root_ids
     for row, value in enumerate(places.relative_paths):
         relative = value.as_py()

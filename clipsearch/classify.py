@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,6 +22,9 @@ from clipsearch.searching import sample_rows
 from clipsearch.shards import Int64
 from clipsearch.text_vectors import TextCounts, TextVectors
 
+if TYPE_CHECKING:
+    from clipsearch.spread_scoring import Spread
+
 _FEW_LABELS = 64  # their products take no longer than reading the images does
 _WORTH_ROUNDING = 1.5  # the candidates of rounded products have to be scored again
 _COLUMNS = ("ids", "labels", "scores", "probabilities", "margins", "runners_up")
@@ -33,6 +37,8 @@ class Labelling:
     tells what became of the labels.
 
     label_names : the C labels, in the order asked. top : how many each image gets.
+    blocks : what a scorer says of the images; where only the summary is wanted, what others have
+    counted already, which no iteration gives.
     abstention : what tells which images get none, None where all get one.
     least : (C,) what the labels' probabilities have to reach, None where nothing is asked.
     texts : prompts that took the encoder, and prompts that were remembered.
@@ -45,7 +51,7 @@ class Labelling:
         label_names: Sequence[str],
         top: int,
         texts: TextCounts,
-        blocks: Iterable[ScoredBlock],
+        blocks: Iterable[ScoredBlock | LabelTally],
         abstention: Abstention | None = None,
         least: Float32 | None = None,
     ) -> None:
@@ -60,8 +66,11 @@ class Labelling:
 
     def __iter__(self) -> Iterator[ScoredBlock]:
         begin = time.perf_counter()
-        for block in self._blocks:
-            block = self.final(block)
+        for scored in self._blocks:
+            if isinstance(scored, LabelTally):
+                self._tally.merge(scored)
+                continue
+            block = self.final(scored)
             self._tally.add(block.ids, block.labels[:, 0], block.probabilities[:, 0])
             self.seconds = time.perf_counter() - begin
             yield block
@@ -128,11 +137,13 @@ def classify(
     allowed: Int64 | None = None,
     fast: bool = False,
     none: str | float | NoneRule = OFF,
+    spread: Spread | None = None,
 ) -> Labelling:
     """Give every image, or those of the rising ids ``allowed``, its best ``top`` labels.
 
     labels, templates, context, fast, none : see ``ImageIndex.classify``, which also says what is
     raised: here, before the first block is asked for.
+    spread : who scores the images, in the place of this process.
     """
     names = check_labels(labels)
     refuse_groups(labels)
@@ -148,9 +159,14 @@ def classify(
     abstains = abstention(state, texts, names, classes, none, allowed)
     if abstains is not None:
         scorer = AbstainingScorer(scorer, abstains, plain=not has_tree(labels))
-    images = len(state.vectors) if allowed is None else len(allowed)
-    blocks = score_blocks(state.vectors.live_pieces(allowed), scorer, images)
-    return Labelling(names, top, texts.total, blocks, abstains, least_probabilities(labels))
+    least = least_probabilities(labels)
+    blocks: Iterable[ScoredBlock | LabelTally]
+    if spread is not None:
+        blocks = spread.blocks(state, scorer, allowed, names, abstains, least)
+    else:
+        images = len(state.vectors) if allowed is None else len(allowed)
+        blocks = score_blocks(state.vectors.live_pieces(allowed), scorer, images)
+    return Labelling(names, top, texts.total, blocks, abstains, least)
 
 
 def _fast_scorer(state: Generation, classes: Float32, top: int) -> LabelScorer | None:

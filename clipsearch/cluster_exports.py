@@ -19,6 +19,7 @@ from clipsearch.map_coordinates import Progress
 from clipsearch.map_files import map_file, update_map
 from clipsearch.map_page import write_map_page
 from clipsearch.map_picture import write_map_picture
+from clipsearch.shared_folders import fetched
 
 _PAGE, _PICTURE = (".html", ".htm"), (".png",)
 
@@ -44,7 +45,7 @@ def check_map(index: ImageIndex, path: Path, *, force: bool) -> None:
     MissingExtraError where there is no openTSNE to lay one out, and none is kept."""
     _check_map_place(index, path)
     _check_place(index, path, force=force)
-    if importlib.util.find_spec("openTSNE") is None and not map_file(index.path).exists():
+    if importlib.util.find_spec("openTSNE") is None and not fetched(map_file(index.path)).exists():
         raise MissingExtraError("a map needs an extra: pip install 'clipsearch[map]'")
 
 

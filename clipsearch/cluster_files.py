@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import re
 import unicodedata
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from clipsearch.clusters import DiscoveryFacts
 from clipsearch.errors import ClusterError, IndexFormatError
 from clipsearch.label_set_files import is_name, names_in, same_name
 from clipsearch.manifest import FileRef
+from clipsearch.shared_folders import file_names, shared_folder
 from clipsearch.store import CLUSTERS
 
 FORMAT = "clipsearch discovery"
@@ -89,7 +89,7 @@ class SavedDiscovery:
 
 def clusters_folder(index: Path) -> Path:
     """Where the discoveries of an index are."""
-    return index / CLUSTERS
+    return shared_folder(index, CLUSTERS)
 
 
 def check_discovery_name(name: str) -> str:
@@ -130,7 +130,7 @@ def is_table_of(name: str, file: str, part: str = "|".join(PARTS)) -> bool:
 
 def discovery_files(index: Path, name: str) -> list[str]:
     """The files of a discovery in its folder, older ones too."""
-    found = os.listdir(clusters_folder(index))
+    found = file_names(clusters_folder(index))
     return [file for file in found if file == json_name(name) or is_table_of(name, file)]
 
 

@@ -22,7 +22,8 @@ from clipsearch.clusters import Discovery
 from clipsearch.errors import ClusterError, IndexFormatError, IndexReadError
 from clipsearch.label_set_files import same_name
 from clipsearch.manifest import read_manifest
-from clipsearch.store import CLUSTERS, LocalStore
+from clipsearch.shared_folders import fetched
+from clipsearch.store import CLUSTERS, open_store
 
 _SHOWN = 12
 
@@ -62,10 +63,11 @@ def read_discovery(index: Path, name: str) -> tuple[SavedDiscovery, Discovery]:
         except FileNotFoundError:  # saved anew between our two looks
             again = _read_saved(index, name, uuid)
             if again.tables == found.tables:
+                folder = clusters_folder(index)
                 lost = [
                     part
                     for part in PARTS
-                    if not (clusters_folder(index) / getattr(found.tables, part).name).exists()
+                    if not fetched(folder / getattr(found.tables, part).name).exists()
                 ]
                 raise IndexFormatError(
                     f"the discovery {name} has lost its table of "
@@ -88,7 +90,7 @@ def tables_are_whole(index: Path, tables: Tables) -> bool:
 
 
 def _uuid(index: Path) -> str:
-    return read_manifest(LocalStore(index), str(index)).uuid
+    return read_manifest(open_store(index), str(index)).uuid
 
 
 def _read_saved(index: Path, name: str, uuid: str) -> SavedDiscovery:
@@ -106,7 +108,7 @@ def _read_saved(index: Path, name: str, uuid: str) -> SavedDiscovery:
 
 def _bytes_of(index: Path, file: str) -> bytes:
     try:
-        return (clusters_folder(index) / file).read_bytes()
+        return fetched(clusters_folder(index) / file).read_bytes()
     except FileNotFoundError:
         raise
     except OSError as error:

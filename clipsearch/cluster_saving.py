@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,6 +45,7 @@ from clipsearch.generation import Generation
 from clipsearch.label_set_files import check_name, same_name
 from clipsearch.label_set_saving import labels_lock
 from clipsearch.manifest import FileRef, utc_now
+from clipsearch.shared_folders import file_names, remove_file
 from clipsearch.store import TEMPORARY_PREFIX, make_folder, replace_file
 
 MOST_UNDO = 10
@@ -210,7 +210,7 @@ def remove_discovery(index: Path, name: str) -> None:
     """Remove the files of a discovery, damaged or not; label sets stay."""
     with labels_lock(index):
         folder = clusters_folder(index)
-        (folder / json_name(name)).unlink(missing_ok=True)
+        remove_file(folder / json_name(name), missing_ok=True)
         _remove_tables(folder, name, set())
 
 
@@ -309,10 +309,10 @@ def _name_tables(folder: Path, saved: SavedDiscovery) -> None:
 
 
 def _remove_tables(folder: Path, name: str, kept: set[str]) -> None:
-    for file in os.listdir(folder):
+    for file in file_names(folder):
         if is_table_of(name, file) and file not in kept:
             with contextlib.suppress(OSError):  # open in a reader on Windows; the next save tries
-                (folder / file).unlink()
+                remove_file(folder / file)
 
 
 def _remove_strays(folder: Path) -> None:

@@ -10,6 +10,9 @@ line turns them into exit codes; a library user catches ``ClipsearchError``.
     ├── IndexFormatError     an index that is damaged, foreign or of a newer format
     ├── IndexReadError       a file of the index that is there and cannot be read
     ├── IndexLockedError     another process is writing to this index
+    │   └── IndexConflictError   another writer has committed to it meanwhile
+    ├── RemoteError          object storage that cannot be reached, or is not as was asked
+    │   └── RemoteAccessError    it does not know who asks, or forbids it
     ├── ModelError
     │   ├── UnknownModelError     no encoder has this name
     │   ├── ModelNotHereError     a known encoder whose weights are not on this machine
@@ -25,6 +28,8 @@ line turns them into exit codes; a library user catches ``ClipsearchError``.
     ├── OptionError          a setting that makes no sense; names what is allowed
     ├── ExportError          an export that stopped, or a record of one that will not do
     ├── SidecarError         an XMP sidecar that cannot be added to without risk
+    ├── RayClusterError      a Ray cluster that cannot be reached, or cannot do the work
+    ├── VectorDatabaseError  a vector database that does not answer, or lacks this index
     └── MissingExtraError    an optional dependency is needed; prints its install line
 """
 
@@ -66,6 +71,19 @@ class IndexReadError(ClipsearchError):
 
 class IndexLockedError(ClipsearchError):
     """Another process is writing to this index."""
+
+
+class IndexConflictError(IndexLockedError):
+    """Another writer has committed to this index since it was read. Nothing of what it wrote is
+    touched; what was to be committed here is not in the index."""
+
+
+class RemoteError(ClipsearchError):
+    """Object storage cannot be reached, or is not as was asked: no such bucket."""
+
+
+class RemoteAccessError(RemoteError):
+    """Object storage does not know who asks, or forbids what was asked."""
 
 
 class ModelError(ClipsearchError):
@@ -140,6 +158,14 @@ class ExportRecordError(ExportError):
 
 class SidecarError(ClipsearchError):
     """An XMP sidecar is no sound XMP, or holds its keywords in a form nobody reads."""
+
+
+class RayClusterError(ClipsearchError):
+    """A Ray cluster cannot be reached, has other versions, no room, or loses all its actors."""
+
+
+class VectorDatabaseError(ClipsearchError):
+    """A vector database does not answer, refuses, or does not hold this index."""
 
 
 class MissingExtraError(ClipsearchError):

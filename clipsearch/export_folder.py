@@ -21,7 +21,7 @@ from clipsearch.export_writing import (
     refuse_inside_index,
     sha256_of,
 )
-from clipsearch.file_kinds import container_of
+from clipsearch.file_kinds import container_of, inside
 from clipsearch.image_index import ImageIndex
 
 _LONGEST_NAME = 240
@@ -107,9 +107,9 @@ def _content(row: ExportRow, link: bool, read_member: ReadMember | None) -> str:
     container = container_of(row.path)
     if container is not None:
         if link:
-            raise LeftOutError(f"it is inside {container.name}, where a link cannot point: copy it")
+            raise LeftOutError(f"it is {inside(container)}, where a link cannot point: copy it")
         if read_member is None:
-            raise LeftOutError(f"it is inside {container.name}")
+            raise LeftOutError(f"it is {inside(container)}")
     elif not row.path.is_file():
         raise LeftOutError("it is not there now: is the disk plugged in?")
     try:

@@ -22,7 +22,9 @@ from typing import Any
 
 from clipsearch.errors import ExportError, ExportRecordError
 from clipsearch.manifest import read_manifest
-from clipsearch.store import EXPORTS, LocalStore, replace_file
+from clipsearch.remote_paths import place_of
+from clipsearch.remote_urls import is_remote
+from clipsearch.store import EXPORTS, is_mirror, open_store, replace_file
 
 _FORMAT = "clipsearch export"
 _VERSION = 1
@@ -99,10 +101,11 @@ class ExportRecord:
 
 
 def record_folders(index: Path) -> tuple[Path, Path]:
-    """Where the records of an index are: in it, and for a read-only one in the user's data."""
+    """Where the records of an index are: in it, and for one that is read-only or in object
+    storage in the user's data."""
     import platformdirs
 
-    uuid = read_manifest(LocalStore(index), str(index)).uuid
+    uuid = read_manifest(open_store(index), str(index)).uuid
     mine = Path(platformdirs.user_data_dir("clipsearch", appauthor=False), "exports", uuid)
     return index / EXPORTS, mine
 
@@ -123,6 +126,8 @@ def begin_record(
         inside / name, kind, now.isoformat(timespec="seconds"), token, list(folders), list(files),
         about,
     )  # fmt: skip
+    if is_mirror(index):  # it can go any time, and what was exported is here
+        record.file = mine / name
     try:
         record.save()
     except OSError:
@@ -239,6 +244,11 @@ def _path_in(value: str | dict[str, str]) -> Path:
     return path
 
 
+def _source_in(value: str | dict[str, str]) -> Path:
+    text = _text_in(value)
+    return place_of(text) if is_remote(text) else _path_in(value)
+
+
 def _file_out(file: ExportedFile) -> dict[str, Any]:
     document: dict[str, Any] = {"path": _path_out(file.path)}
     if file.sha256 is not None:
@@ -263,7 +273,7 @@ def _file_in(document: dict[str, Any]) -> ExportedFile:
         _path_in(document["path"]),
         document.get("sha256"),
         None if link is None else _text_in(link),
-        None if source is None else _path_in(source),
+        None if source is None else _source_in(source),
         None if packed is None else zlib.decompress(base64.b64decode(packed)),
         int(document.get("mtime_ns", 0)),
         int(document.get("mode", 0)),

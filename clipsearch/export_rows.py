@@ -14,6 +14,7 @@ from clipsearch.image_index import ImageIndex
 from clipsearch.metadata_rows import metadata_of
 from clipsearch.paths import MISSING, read_paths, relative_bytes
 from clipsearch.records import Hit
+from clipsearch.remote_paths import whole_place
 
 _COLUMNS = (
     "sha256", "bytes", "format", "width", "height", "taken_at", "camera", "lens",
@@ -58,7 +59,7 @@ def rows_of_hits(index: ImageIndex, hits: Iterable[Hit]) -> list[ExportRow]:
     return [
         ExportRow(
             id=hit.id,
-            path=Path(os.path.abspath(hit.path)),
+            path=whole_place(hit.path),
             missing=hit.missing,
             score=None if math.isnan(hit.score) else hit.score,
             cosine=None if math.isnan(hit.cosine) else hit.cosine,
@@ -102,7 +103,7 @@ def rows_of_names(
             else:
                 found.append((int(name), first.path, first.missing))
             continue
-        path = Path(os.path.abspath(name))
+        path = whole_place(name)
         if os.fspath(path) in places:
             image_id, missing = places[os.fspath(path)]
             found.append((image_id, path, missing))

@@ -24,7 +24,7 @@ from clipsearch.export_writing import (
     LeftOutError,
     carry_out,
 )
-from clipsearch.file_kinds import container_of
+from clipsearch.file_kinds import container_of, inside
 from clipsearch.image_index import ImageIndex
 from clipsearch.manifest import index_around
 from clipsearch.xmp_sidecar import add_keywords, clean_keyword, own_keywords
@@ -119,7 +119,7 @@ class _Folders:
         """The sidecar of a photo, there or not. Raises LeftOutError."""
         container = container_of(photo)
         if container is not None:
-            raise LeftOutError(f"it is inside {container.name}, where it can have no sidecar")
+            raise LeftOutError(f"it is {inside(container)}, where it can have no sidecar")
         if not photo.is_file():
             raise LeftOutError("it is not there now: is the disk plugged in?")
         folder = photo.parent

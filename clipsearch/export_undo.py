@@ -15,12 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from clipsearch import xmp_source
-from clipsearch.errors import SidecarError
+from clipsearch.errors import ClipsearchError, SidecarError
 from clipsearch.export_record import ExportedFile, ExportRecord, find_record, list_records
 from clipsearch.export_succession import Succession
 from clipsearch.export_writing import sha256_of
 from clipsearch.file_kinds import container_of
 from clipsearch.manifest import utc_now
+from clipsearch.remote_images import find_object
+from clipsearch.remote_urls import is_remote
 from clipsearch.store import write_durably
 from clipsearch.xmp_sidecar import EMPTY_SIDECAR, remove_keywords
 
@@ -122,6 +124,11 @@ def _is_out_of_reach(record: ExportRecord, place: Path) -> bool:
 
 
 def _is_there(photo: Path) -> bool:
+    if is_remote(photo):
+        try:
+            return find_object(photo) is not None
+        except ClipsearchError:  # it may be there; a copy that may be the last one stays
+            return False
     return photo.exists() or container_of(photo) is not None
 
 

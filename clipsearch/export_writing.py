@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from clipsearch.errors import ExportError, OptionError
+from clipsearch.errors import ExportError, OptionError, RemoteError
 from clipsearch.export_record import ExportedFile, ExportRecord, begin_record
 from clipsearch.manifest import index_around
 from clipsearch.store import make_folder, sync_folder
@@ -86,7 +86,8 @@ def carry_out(
     """Write the planned files, one after the other, under a record.
 
     folders : those to make first, outer first. Raises ExportError when the place written to
-    fails, as with a full disk: what was written by then is whole, and can be taken back.
+    fails, as with a full disk, or the bucket that is read from: what was written by then is whole,
+    and can be taken back.
     """
     missed = list(left_out)
     if dry_run or not planned:
@@ -113,7 +114,7 @@ def carry_out(
                     destination.temporary.unlink()
         for place in {file.path.parent for file in done}:
             sync_folder(place)
-    except OSError as error:
+    except (OSError, RemoteError) as error:
         if not done:
             _leave_nothing(record, folders)
             raise ExportError(f"nothing was written: {_reason(error)}") from error
@@ -176,7 +177,9 @@ def folders_to_make(folder: Path) -> list[Path]:
     return missing[::-1]
 
 
-def _reason(error: OSError) -> str:
+def _reason(error: OSError | RemoteError) -> str:
+    if isinstance(error, RemoteError):
+        return str(error)
     if error.errno == errno.ENOSPC:
         return "the disk is full"
     place = f" ({os.fsdecode(error.filename)})" if error.filename is not None else ""

@@ -7,6 +7,9 @@ import importlib.util
 import os
 from pathlib import Path
 
+from clipsearch.remote_paths import RemotePath
+from clipsearch.remote_urls import is_remote
+
 IMAGE_EXTENSIONS: frozenset[str] = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".tif", ".tiff"}
     | {".bmp", ".avif", ".heic", ".heif", ".hif"}
@@ -42,7 +45,10 @@ def reads_raw() -> bool:
 
 
 def container_of(path: str | os.PathLike[str]) -> Path | None:
-    """The tar or Parquet file, there on the disk, that ``path`` lies in; None when in none."""
+    """The tar or Parquet file, there on the disk, or the bucket that ``path`` lies in; None when
+    it is a file of its own."""
+    if is_remote(path):
+        return RemotePath(str(path)).bucket
     text = os.fspath(path).lower().replace(os.sep, "/")
     if not any(f"{ending}/" in text for ending in CONTAINER_EXTENSIONS):
         return None
@@ -50,3 +56,8 @@ def container_of(path: str | os.PathLike[str]) -> Path | None:
         if parent.suffix.lower() in CONTAINER_EXTENSIONS and parent.is_file():
             return parent
     return None
+
+
+def inside(container: Path) -> str:
+    """Where an image is that lies in ``container``, in words: "inside photos.tar"."""
+    return "in object storage" if is_remote(container) else f"inside {container.name}"

@@ -8,6 +8,8 @@ from datetime import datetime
 from typing import Literal
 
 from clipsearch.errors import FilterError
+from clipsearch.remote_paths import place_of
+from clipsearch.remote_urls import is_remote
 
 Kind = Literal["text", "number", "date", "flag", "folder", "label"]
 Value = str | int | float | bool
@@ -115,6 +117,8 @@ def parse_number(name: str, text: str) -> int | float:
 def absolute_folder(text: str) -> str:
     """A folder as typed, as an absolute path. Its ``..`` stay: what they mean is a matter of
     the links on the way."""
+    if is_remote(text):
+        return str(place_of(text))
     folder = os.path.expanduser(text) if text.startswith("~") else text
     return folder if os.path.isabs(folder) else os.path.join(os.getcwd(), folder)
 

@@ -20,7 +20,7 @@ from clipsearch.place_cache import PlaceCache
 from clipsearch.recent import Recent
 from clipsearch.shards import DELETED_SCHEMA, IMAGE_SCHEMA, as_numpy, read_tables
 from clipsearch.spaces import space_named
-from clipsearch.store import LocalStore
+from clipsearch.store import LocalStore, open_store
 from clipsearch.vector_search import VectorSearch
 from clipsearch.vectors import VectorCache, Vectors
 
@@ -84,7 +84,7 @@ def open_generation(index: Path, space: str | None = None) -> Generation:
 
     space : the space to answer in, see ``space_named``; None for the default one.
     """
-    store = LocalStore(index)
+    store = open_store(index)
     while True:
         manifest = read_manifest(store, str(index))
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
+from collections.abc import Callable
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 _LARGEST = 32 * 1024 * 1024  # the highest bound that glibc takes
@@ -19,12 +20,28 @@ def keep_freed_memory() -> bool:
     fifth of its time on that, a decoder of photos a twentieth. For a process of our own that
     does such work; other C libraries have other ways, and are left alone.
     """
-    if not sys.platform.startswith("linux"):
+    mallopt = _function("mallopt")
+    if mallopt is None:
         return False
+    return bool(mallopt(_MMAP_THRESHOLD, _LARGEST) and mallopt(_TRIM_THRESHOLD, _KEPT))
+
+
+def give_back_memory() -> None:
+    """Give what is kept back to the system all the same, after something unusually large."""
+    trim = _function("malloc_trim")
+    if trim is not None:
+        trim(0)
+
+
+@functools.cache
+def _function(name: str) -> Callable[..., int] | None:
+    """A function of glibc; None where there is another C library."""
+    if not sys.platform.startswith("linux"):
+        return None
     import ctypes
 
     try:
-        mallopt = ctypes.CDLL(None).mallopt
+        found: Callable[..., int] = getattr(ctypes.CDLL(None), name)
     except (OSError, AttributeError):  # musl has none
-        return False
-    return bool(mallopt(_MMAP_THRESHOLD, _LARGEST) and mallopt(_TRIM_THRESHOLD, _KEPT))
+        return None
+    return found

@@ -30,8 +30,10 @@ from clipsearch.query_encoders import QueryEncoders
 from clipsearch.query_terms import known_id
 from clipsearch.questions import question_of
 from clipsearch.records import Classification, Hits, IndexStatus
+from clipsearch.remote_urls import is_remote
 from clipsearch.searching import answer
 from clipsearch.shards import Int64
+from clipsearch.store import index_folder
 from clipsearch.text_vectors import TextVectors
 from clipsearch.thumbnails import read_thumbnail
 
@@ -39,11 +41,13 @@ if TYPE_CHECKING:
     from clipsearch.classify import Labelling
     from clipsearch.cluster_recipe import OnStage
     from clipsearch.clusters import Discovery
+    from clipsearch.database_search import DatabaseSearch, Nominated
     from clipsearch.duplicate_groups import Duplicates
     from clipsearch.filters import Filter
     from clipsearch.label_set_files import NoneRule
     from clipsearch.nouns import Vocabulary
     from clipsearch.same_picture import DuplicateSettings
+    from clipsearch.spread_scoring import Spread
     from clipsearch.tagging import Tagging
     from clipsearch.teaching import Teaching
     from clipsearch.wordnet import WordNet
@@ -56,11 +60,13 @@ ImagePath = str | os.PathLike[str]
 class ImageIndex:
     """An index opened for questions. One object may serve many threads.
 
-    path : the index folder. model : where its model is now, for a model folder that moved;
-    its fingerprint must match. device : see ``load_encoder``. text_cache : the SQLite file of
-    text vectors; None is the user's own, shared by all indexes of the space.
+    path : the index folder; the mirror of it where a URL was given. model : where its model is
+    now, for a model folder that moved; its fingerprint must match. device : see
+    ``load_encoder``. text_cache : the SQLite file of text vectors; None is the user's own, shared
+    by all indexes of the space.
     space_name : of an index with vectors of several models, the model, or the id of the space, to
     answer with; None is the one that the index answers with by default.
+    database : what searches with words and images go through, in place of the vectors here.
     """
 
     path: Path
@@ -68,11 +74,12 @@ class ImageIndex:
     device: str | None = None
     text_cache: Path | None = None
     space_name: str | None = None
+    database: DatabaseSearch | None = None
     _generation: Generation = field(init=False, repr=False)
     _encoders: QueryEncoders = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self.path = Path(self.path)
+        self.path = index_folder(self.path) if is_remote(self.path) else Path(self.path)
         self._generation = open_generation(self.path, self.space_name)
         self._encoders = QueryEncoders(self.model, self.device, self.text_cache)
         if self.model is not None and resolve_model_name(self.model) != self.space.model:
@@ -123,7 +130,7 @@ class ImageIndex:
             else:
                 return state
 
-    def _of_newest(self, ask: Callable[[Generation], T]) -> T:
+    def of_newest(self, ask: Callable[[Generation], T]) -> T:
         """What ``ask`` answers; asked again of the newest generation where a writer has cleared
         away a table that it wanted to read."""
         while True:
@@ -188,17 +195,37 @@ class ImageIndex:
             raise QueryError("the query is empty: give words, an image, a vector or a filter")
 
         def ask(state: Generation) -> Hits:
+            nominated = None
+            if query.has_terms and not exact:
+                nominated = self._nominated(state, where, first_id)
             question = question_of(
                 state,
                 self._encoders,
                 query,
                 where=where,
-                allowed=self._allowed(state, where, first_id),
+                allowed=None if nominated else self._allowed(state, where, first_id),
                 strengths=strengths,
+                nominating=nominated,
             )
             return answer(state, question, k=k, offset=offset, exact=exact)
 
-        return self._of_newest(ask)
+        return self.of_newest(ask)
+
+    def _nominated(
+        self, state: Generation, where: Filter | None, first_id: int | None
+    ) -> Nominated | None:
+        """What the database answers, None where the index answers itself."""
+        if self.database is None:
+            return None
+
+        def matching(test: Filter) -> Int64:
+            ids = self._matching(state, test)
+            assert ids is not None
+            return ids
+
+        return self.database.nominated(
+            state, where, first_id, matching, lambda: self._allowed(state, where, first_id)
+        )
 
     def _allowed(
         self, state: Generation, where: Filter | None, first_id: int | None
@@ -225,7 +252,7 @@ class ImageIndex:
 
         wanted = as_filter(where)
         assert wanted is not None
-        return self._of_newest(lambda state: matching_ids(self.path, state, wanted))
+        return self.of_newest(lambda state: matching_ids(self.path, state, wanted))
 
     def similar(self, image: Image, *, k: int | None = 10, exact: bool = False) -> Hits:
         """The images most like an image file or the indexed image of this id, itself left out.
@@ -295,20 +322,24 @@ class ImageIndex:
         fast: bool = False,
         base: str | None = None,
         none: str | float | NoneRule = "auto",
+        spread: Spread | None = None,
     ) -> Labelling:
         """``classify`` block by block, in memory that does not grow with the collection.
 
-        The images are scored while whoever asked iterates over what comes back.
+        The images are scored while whoever asked iterates over what comes back. spread : who
+        scores them in the place of this process; without ``base`` and ``fast``.
         """
         wanted = None if where is None else as_filter(where)
         state, allowed = self._generation, None
         if wanted is not None:
-            state, allowed = self._of_newest(lambda state: (state, self._matching(state, wanted)))
+            state, allowed = self.of_newest(lambda state: (state, self._matching(state, wanted)))
         texts = self._encoders.texts(state.space)
         if base is None:
             from clipsearch.classify import classify
 
-            return classify(state, texts, labels, templates, context, top, allowed, fast, none)
+            return classify(
+                state, texts, labels, templates, context, top, allowed, fast, none, spread
+            )
         from clipsearch.saved_labelling import classify_beside
 
         return classify_beside(
@@ -404,7 +435,7 @@ class ImageIndex:
             method, n_clusters, least_size, vocabulary, wordnet, shared_names, seed
         )
         wanted = None if where is None else as_filter(where)
-        return self._of_newest(
+        return self.of_newest(
             lambda state: discover(
                 state,
                 self._encoders.texts(state.space),
@@ -433,7 +464,7 @@ class ImageIndex:
         from clipsearch.duplicates import find_duplicates
 
         wanted = None if where is None else as_filter(where)
-        return self._of_newest(
+        return self.of_newest(
             lambda state: find_duplicates(
                 state, kind, settings, allowed=self._matching(state, wanted)
             )
@@ -476,6 +507,7 @@ def open_index(
     device: str | None = None,
     text_cache: Path | None = None,
     space: str | None = None,
+    database: DatabaseSearch | None = None,
 ) -> ImageIndex:
     """Open an index for questions; see ``ImageIndex``. space : its ``space_name``.
 
@@ -483,5 +515,10 @@ def open_index(
     OptionError when it has no vectors of ``space``.
     """
     return ImageIndex(
-        Path(path), model=model, device=device, text_cache=text_cache, space_name=space
+        Path(path),
+        model=model,
+        device=device,
+        text_cache=text_cache,
+        space_name=space,
+        database=database,
     )

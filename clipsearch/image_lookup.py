@@ -14,6 +14,7 @@ from clipsearch.errors import LabelError, QueryError
 from clipsearch.generation import Generation
 from clipsearch.paths import read_paths
 from clipsearch.query import Image
+from clipsearch.remote_paths import whole_place
 from clipsearch.shards import as_numpy
 
 _COLUMNS = ("root", "path", "id", "state", "size", "mtime_ns")
@@ -55,7 +56,7 @@ def _absolute(image: object) -> Path:
     name = os.fspath(image)  # type: ignore[call-overload]
     if not name or "\0" in name:
         raise QueryError(f"expected an image file, got {name!r}")
-    return Path(os.path.abspath(name))
+    return whole_place(name)
 
 
 def _unknown(image: Image) -> LabelError | QueryError:

@@ -39,6 +39,7 @@ from clipsearch.picture_sizes import (
     scale_in_decoder,
     within,
 )
+from clipsearch.remote_urls import is_remote
 
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -227,12 +228,20 @@ def _check_decode(decode: str) -> None:
         raise OptionError(f'decode is "exact" or "fast", not {decode!r}')
 
 
+def most_bytes_of_file(max_megapixels: float) -> int:
+    """How long a file may be. No picture within the limit needs more than 16 bytes a pixel; a
+    film with the name of a photo must not fill the memory."""
+    return int(min(max_megapixels, 1e9) * 16e6) + (64 << 20)
+
+
 def read_file(path: str | bytes | os.PathLike[str], max_megapixels: float) -> bytes:
-    """The bytes of an image file. Raises ImageError: vanished, unreadable, unsupported (of what
-    begins like no image), too_large."""
-    # No picture within the limit needs more than 16 bytes a pixel; a film with the name of a
-    # photo must not fill the memory.
-    most = int(max_megapixels * 16e6) + (64 << 20)
+    """The bytes of an image file, which may be in object storage. Raises ImageError: vanished,
+    unreadable, unsupported (of what begins like no image), too_large; and RemoteError."""
+    most = most_bytes_of_file(max_megapixels)
+    if is_remote(os.fsdecode(path)):
+        from clipsearch.remote_images import read_object
+
+        return read_object(os.fsdecode(path), most=most)
     try:
         # Looked at before it is opened: opening a pipe waits for a writer, a device may act.
         found = os.stat(path)

@@ -15,6 +15,7 @@ from clipsearch.file_kinds import container_of
 from clipsearch.generation import Generation
 from clipsearch.paths import PRESENT, read_paths, relative_bytes
 from clipsearch.picture_facts import is_one_of
+from clipsearch.remote_paths import place_of
 from clipsearch.shards import Int64, as_numpy
 
 
@@ -97,7 +98,8 @@ class IndexedFiles:
         root = int(self._roots[row])
         if root not in self._root_paths:
             raise IndexFormatError(f"the index names a root {root} that it does not hold")
-        return Path(self._root_paths[root], relative_bytes(self._table.column("path")[row].as_py()))
+        below = relative_bytes(self._table.column("path")[row].as_py())
+        return place_of(self._root_paths[root], below)
 
 
 def _as_a_name(file: IndexedFile) -> tuple[bool, tuple[bool, int, bytes]]:

@@ -26,6 +26,7 @@ from clipsearch.prompts import same_label
 from clipsearch.query import Image
 from clipsearch.records import Int32
 from clipsearch.shards import IMAGE_SCHEMA, Int64, as_numpy, read_tables
+from clipsearch.shared_folders import fetched
 
 GIVEN, ASKED, RANDOM = "given", "asked", "random"
 """How an example was chosen: by a person, by ``ask`` as the most useful, by ``ask`` at random.
@@ -124,7 +125,7 @@ def read_examples(folder: Path, label_set: LabelSet) -> tuple[Example, ...]:
     if ref is None:
         return ()
     try:
-        data = (folder / ref.name).read_bytes()
+        data = fetched(folder / ref.name).read_bytes()
     except FileNotFoundError:
         raise _damaged(label_set, "their file is lost") from None
     if hashlib.sha256(data).hexdigest() != ref.sha256:

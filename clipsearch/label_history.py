@@ -30,6 +30,7 @@ from clipsearch.label_version_files import (
     keep_version,
     remove_other_files,
 )
+from clipsearch.shared_folders import fetched
 from clipsearch.store import replace_file
 
 
@@ -170,7 +171,7 @@ def read_rows_of_version(folder: Path, found: LabelSet) -> LabelRows:
     assert found.table is not None
     what = f"version {found.version} of the label set {found.name}"
     try:
-        return table_rows(found, (folder / found.table.name).read_bytes())
+        return table_rows(found, fetched(folder / found.table.name).read_bytes())
     except FileNotFoundError:
         raise IndexFormatError(
             f"{what} has lost its table: go to another, see 'clipsearch labels {found.name} "

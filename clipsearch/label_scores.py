@@ -23,6 +23,7 @@ import numpy.typing as npt
 from clipsearch.best_rows import BEST, BestRows
 from clipsearch.encoder import Float32
 from clipsearch.shards import Int64
+from clipsearch.shared_folders import fetched
 
 CHUNK_ROWS = 65_536
 _PAGE = 4096
@@ -147,7 +148,7 @@ def open_scores(folder: Path, ref: ScoresRef, labels: int) -> RememberedScores |
     if end != ref.bytes or not end:
         return None
     try:
-        with open(folder / ref.name, "rb") as file:
+        with open(fetched(folder / ref.name), "rb") as file:
             if os.fstat(file.fileno()).st_size != end:
                 return None
             mapped = mmap.mmap(file.fileno(), end, access=mmap.ACCESS_READ)

@@ -34,12 +34,20 @@ from clipsearch.label_set_files import (
     table_name,
 )
 from clipsearch.label_set_tables import table_bytes
-from clipsearch.label_sets import known_name, label_set_names, labels_folder, read_label_set
+from clipsearch.label_sets import known_name, label_set_names, read_label_set
 from clipsearch.label_version_files import current_set, keep_version, remove_other_files, succession
 from clipsearch.manifest import FileRef, utc_now
 from clipsearch.prompts import resolve_templates
 from clipsearch.records import Classification
-from clipsearch.store import TEMPORARY_PREFIX, make_folder, replace_file, sync_folder
+from clipsearch.shared_folders import file_names, remove_file, shared_writes
+from clipsearch.store import (
+    CLUSTERS,
+    LABELS,
+    TEMPORARY_PREFIX,
+    make_folder,
+    replace_file,
+    sync_folder,
+)
 
 LOCK_NAME = "labels.lock"
 PART_PREFIX = f"{TEMPORARY_PREFIX}part-"
@@ -52,9 +60,10 @@ _STRAY_SECONDS = 3600.0  # a part that nobody has written to for so long
 def labels_lock(index: Path) -> Iterator[Path]:
     """Hold the lock of the label sets, which is not the writer's; the folder they are in.
 
-    Raises IndexLockedError when another process keeps it for half a minute.
+    Raises IndexLockedError when another process keeps it for half a minute, and as
+    ``shared_writes``.
     """
-    folder = labels_folder(index)
+    folder = index / LABELS
     make_folder(folder)
     lock = FileLock(folder / LOCK_NAME)
     try:
@@ -64,7 +73,8 @@ def labels_lock(index: Path) -> Iterator[Path]:
             f"another process is saving a label set of {index}: wait for it, or stop it"
         ) from None
     try:
-        yield folder
+        with shared_writes(index, LABELS, CLUSTERS):
+            yield folder
     finally:
         lock.release()
 
@@ -217,8 +227,8 @@ def delete_label_set(index: Path, name: str) -> None:
     """Remove a saved label set, damaged or not; LabelError when there is none of that name."""
     known = known_name(index, name)
     with labels_lock(index) as folder:
-        (folder / json_name(known)).unlink(missing_ok=True)
-        _remove_files(folder, [file for file in os.listdir(folder) if is_file_of(known, file)])
+        remove_file(folder / json_name(known), missing_ok=True)
+        _remove_files(folder, [file for file in file_names(folder) if is_file_of(known, file)])
 
 
 def save_classification(
@@ -271,4 +281,4 @@ def new_label_set(
 def _remove_files(folder: Path, files: Sequence[str]) -> None:
     for file in files:
         with contextlib.suppress(OSError):  # open in a reader on Windows; the next save tries
-            (folder / file).unlink()
+            remove_file(folder / file)

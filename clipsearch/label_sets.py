@@ -33,7 +33,8 @@ from clipsearch.label_set_tables import table_rows
 from clipsearch.manifest import read_manifest
 from clipsearch.prompts import same_label
 from clipsearch.shards import Int64
-from clipsearch.store import LABELS, LocalStore
+from clipsearch.shared_folders import fetched, file_names, shared_folder
+from clipsearch.store import LABELS, open_store
 
 NONE = "none"
 """Of a set, what has none of its labels."""
@@ -42,7 +43,7 @@ _SHOWN = 12
 
 def labels_folder(index: Path) -> Path:
     """Where the label sets of an index are."""
-    return index / LABELS
+    return shared_folder(index, LABELS)
 
 
 def label_set_names(index: Path) -> list[str]:
@@ -52,7 +53,7 @@ def label_set_names(index: Path) -> list[str]:
 
 def label_set_files(index: Path, name: str) -> list[str]:
     """The files of the set ``name`` in the folder of the label sets, older ones too."""
-    found = os.listdir(labels_folder(index))
+    found = file_names(labels_folder(index))
     return [file for file in found if file == json_name(name) or is_file_of(name, file)]
 
 
@@ -174,7 +175,7 @@ def is_of_space(label_set: LabelSet, space: Space) -> bool:
 
 
 def _uuid(index: Path) -> str:
-    return read_manifest(LocalStore(index), str(index)).uuid
+    return read_manifest(open_store(index), str(index)).uuid
 
 
 def known_name(index: Path, name: str) -> str:
@@ -205,7 +206,7 @@ def _read_set(index: Path, name: str, uuid: str) -> LabelSet:
 def _bytes_of(index: Path, label_set: LabelSet) -> bytes:
     file = label_set.table.name if label_set.table is not None else ""
     try:
-        return (labels_folder(index) / file).read_bytes()
+        return fetched(labels_folder(index) / file).read_bytes()
     except FileNotFoundError:
         raise
     except OSError as error:

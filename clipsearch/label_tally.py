@@ -41,9 +41,21 @@ class LabelTally:
         self._waiting.append((ids, labels, probabilities))
         self._rows_waiting += len(ids)
         if self._rows_waiting >= _ROWS_AT_ONCE:
-            self._take_in()
+            self.settle()
 
-    def _take_in(self) -> None:
+    def merge(self, later: LabelTally) -> None:
+        """Take in what another has counted, of images with higher ids and the same labels."""
+        self.settle()
+        later.settle()
+        self.images += later.images
+        self.unlabelled += later.unlabelled
+        self._histograms += later._histograms
+        is_better = later._best > self._best  # of equals the lower id, which is here
+        self._best_ids[is_better] = later._best_ids[is_better]
+        self._best = np.maximum(self._best, later._best)
+
+    def settle(self) -> None:
+        """Count what waits to be counted: what is left is small, and can be sent."""
         if not self._rows_waiting:
             return
         ids, labels, odds = (
@@ -63,7 +75,7 @@ class LabelTally:
 
     def summary(self) -> list[LabelSummary]:
         """Count, share, best example and histogram of every label, most frequent first."""
-        self._take_in()
+        self.settle()
         counts = self._histograms.sum(axis=1)
         return [
             LabelSummary(

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -28,6 +27,7 @@ from clipsearch.label_set_files import (
     version_name,
 )
 from clipsearch.manifest import FileRef
+from clipsearch.shared_folders import fetched, file_names, remove_file
 from clipsearch.store import replace_file
 
 MOST_VERSIONS = 5
@@ -96,7 +96,7 @@ def has_table(folder: Path, label_set: LabelSet) -> bool:
     if label_set.table is None:
         return False
     try:
-        with open(folder / label_set.table.name, "rb") as file:
+        with open(fetched(folder / label_set.table.name), "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest() == label_set.table.sha256
     except OSError:
         return False
@@ -129,7 +129,7 @@ def earlier_sets(folder: Path, name: str) -> list[LabelSet]:
 def version_files(folder: Path, name: str) -> list[str]:
     """The names of the version files of a set, in order, those that cannot be read too."""
     try:
-        return sorted(file for file in os.listdir(folder) if is_version_of(name, file))
+        return sorted(file for file in file_names(folder) if is_version_of(name, file))
     except FileNotFoundError:
         return []
 
@@ -146,10 +146,10 @@ def remove_other_files(folder: Path, name: str, sets: Iterable[LabelSet], named:
     wanted = set(named)
     for one in sets:
         wanted |= {version_name(one), *files_named(one)}
-    for file in os.listdir(folder):
+    for file in file_names(folder):
         if is_file_of(name, file) and file not in wanted:
             with contextlib.suppress(OSError):  # open in a reader on Windows; the next save tries
-                (folder / file).unlink()
+                remove_file(folder / file)
 
 
 def files_named(label_set: LabelSet) -> set[str]:

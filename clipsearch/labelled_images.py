@@ -20,6 +20,7 @@ from clipsearch.generation import Generation
 from clipsearch.manifest import Root
 from clipsearch.prompts import check_labels, same_label
 from clipsearch.records import Int32
+from clipsearch.remote_paths import place_of
 from clipsearch.shards import Int64
 
 _SHOWN = 6
@@ -167,13 +168,13 @@ def _files(
         root, lead, skipped = roots[int(root_ids[row])]
         relative = os.fsdecode(paths[row].as_py())
         if skipped is not None and relative.startswith(skipped):
-            yield Path(root, relative), int(ids[row]), lead + relative.removeprefix(skipped)
+            yield place_of(root, relative), int(ids[row]), lead + relative.removeprefix(skipped)
 
 
 def _below(root: Root, top: Path | None) -> tuple[str, str | None]:
     """What stands before a path relative to ``root`` to make it one below ``top``, and what it
     begins with that is above that: None where nothing of the root is below."""
-    here = Path(root.path)
+    here = place_of(root.path)
     if top is None or here == top:
         return "", ""
     if here.is_relative_to(top):

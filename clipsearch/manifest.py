@@ -196,7 +196,7 @@ def read_for_writing(store: Store, place: str) -> Manifest:
     Where somebody has put an older manifest back, the copy remembers how far the counters had
     come: no id, no number of a shard and no generation is given out a second time.
     """
-    manifest = read_manifest(store, place)
+    manifest = read_manifest(store, place, to_replace=True)
     try:
         copy = read_manifest(store, place, COPY_NAME)
     except (IndexFormatError, IndexNotFoundError):
@@ -208,16 +208,19 @@ def read_for_writing(store: Store, place: str) -> Manifest:
     return dataclasses.replace(manifest, **highest)
 
 
-def read_manifest(store: Store, place: str, name: str = MANIFEST_NAME) -> Manifest:
+def read_manifest(
+    store: Store, place: str, name: str = MANIFEST_NAME, *, to_replace: bool = False
+) -> Manifest:
     """Read and check the manifest, or its copy.
 
     place : the index as the user named it, for messages. name : MANIFEST_NAME or COPY_NAME.
+    to_replace : what is read will be replaced, see ``Store.get_to_replace``.
 
     Raises IndexNotFoundError when there is none, IndexFormatError when it is damaged, foreign
     or of a newer format.
     """
     try:
-        data = store.get(name)
+        data = store.get_to_replace(name) if to_replace else store.get(name)
     except (FileNotFoundError, NotADirectoryError):
         raise IndexNotFoundError(
             f"no index at {place}: make one with 'clipsearch index FOLDER --index {place}'"

@@ -16,11 +16,12 @@ import pyarrow.parquet as pq
 
 from clipsearch.cluster_files import clusters_folder
 from clipsearch.encoder import Float32
-from clipsearch.errors import IndexFormatError, IndexLockedError
+from clipsearch.errors import IndexFormatError, IndexLockedError, RemoteError
 from clipsearch.generation import Generation
 from clipsearch.label_set_saving import labels_lock
 from clipsearch.map_coordinates import Coordinates, Progress, map_coordinates
 from clipsearch.shards import Int64, as_numpy, int_array
+from clipsearch.shared_folders import fetched
 from clipsearch.store import replace_file
 
 MAP_FILE = "map.parquet"
@@ -65,7 +66,7 @@ def update_map(
     found = map_coordinates(state, seed=seed, previous=known, on_progress=on_progress)
     if known is None or not np.array_equal(known.ids, found.ids):
         # Without room or the right to write, the map is for now alone.
-        with contextlib.suppress(OSError, IndexLockedError):
+        with contextlib.suppress(OSError, IndexLockedError, RemoteError):
             save_map(index, state.manifest.uuid, found)
     return found
 
@@ -109,7 +110,7 @@ def read_map(index: Path, index_uuid: str) -> Coordinates | None:
     Raises IndexFormatError for one that is damaged or of another index, OSError.
     """
     try:
-        data = map_file(index).read_bytes()
+        data = fetched(map_file(index)).read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
     try:

@@ -50,7 +50,9 @@ from clipsearch.metadata_columns import (
 from clipsearch.metadata_memory import Column
 from clipsearch.paths import Place
 from clipsearch.place_tests import PlaceTests
+from clipsearch.remote_paths import whole_place
 from clipsearch.shards import IMAGE_SCHEMA, Int64, as_numpy, int_array, read_tables
+from clipsearch.shared_folders import shared_folder
 from clipsearch.store import LABELS
 
 _COLUMNS = {
@@ -92,13 +94,13 @@ def asked_places_first(places: list[Place], where: Filter) -> list[Place]:
     folders = [
         test.folder for test in _leaves(where, within_not=False) if isinstance(test, InFolder)
     ]
-    names = [name(folder) for folder in folders for name in (os.path.abspath, os.path.realpath)]
+    names = [name(folder) for folder in folders for name in (whole_place, os.path.realpath)]
     return sorted(places, key=lambda place: not any(map(place.path.is_relative_to, names)))
 
 
 def _label_sets_now(index: Path) -> str:
     digest = hashlib.sha256()
-    for file in sorted((index / LABELS).glob("*.json")):
+    for file in sorted(shared_folder(index, LABELS).glob("*.json")):
         with contextlib.suppress(FileNotFoundError):  # forgotten this moment
             data = file.read_bytes()
             digest.update(f"{file.name} {len(data)} ".encode("utf-8", "surrogateescape"))
@@ -178,7 +180,7 @@ class _Evaluation:
         """What the answer to a test hangs on, beside the generation."""
         if isinstance(test, InFolder):
             roots = [os.path.realpath(root.path) for root in self._state.manifest.roots]
-            names = (os.path.abspath(test.folder), os.path.realpath(test.folder), *roots)
+            names = (str(whole_place(test.folder)), os.path.realpath(test.folder), *roots)
             return repr((InFolder, names))
         if isinstance(test, HasLabel):  # label sets change by themselves
             return repr((test, _label_sets_now(self._index)))

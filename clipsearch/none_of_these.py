@@ -8,8 +8,10 @@ over all of them says the same of a group as large as the label set.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 
@@ -34,6 +36,41 @@ _CHANCES = 8192  # that are drawn at least, however many images there are
 _MOST_TAKEN = 0.999  # of the sum over all words, by those that mean a label
 
 
+class KnownSums(Protocol):
+    """What is remembered of images: the logs of their sums over all words. Safe for threads."""
+
+    def of(self, ids: Int64) -> Float32:
+        """(n,) float32 of (n,) rising ids of images that are here; nan where not known."""
+        ...
+
+    def add(self, ids: Int64, sums: Float32) -> None:
+        """What was computed."""
+        ...
+
+
+class KnownParts:
+    """``KnownSums`` of a few images, away from what remembers them.
+
+    known : (k,) rising ids and their sums, None for none. found : ids and sums that came since.
+    """
+
+    def __init__(self, known: tuple[Int64, Float32] | None = None) -> None:
+        nothing = np.empty(0, np.int64), np.empty(0, np.float32)
+        self._ids, self._sums = nothing if known is None else known
+        self.found: list[tuple[Int64, Float32]] = []
+
+    def of(self, ids: Int64) -> Float32:
+        sums = np.full(len(ids), np.nan, np.float32)
+        if len(self._ids):
+            places = np.minimum(np.searchsorted(self._ids, ids), len(self._ids) - 1)
+            here = self._ids[places] == ids
+            sums[here] = self._sums[places[here]]
+        return sums
+
+    def add(self, ids: Int64, sums: Float32) -> None:
+        self.found.append((ids, sums))
+
+
 class NoneOfThese:
     """How far images belong to a set of labels. Safe for threads.
 
@@ -51,13 +88,21 @@ class NoneOfThese:
         how: str,
     ) -> None:
         self.threshold, self.how, self.negatives = threshold, how, int(is_negative.sum())
-        self._vectors = state.vectors
+        self._vectors: Vectors | None = state.vectors
         self._scale = state.space.logit_scale
         self._all = np.ascontiguousarray(words.T)
         self._negatives = np.ascontiguousarray(words[is_negative].T)
         self._others = np.ascontiguousarray(words[~is_negative].T)
-        self._known = BackgroundSums(state, words)
+        self.known: BackgroundSums | None = BackgroundSums(state, words)
+        self._sums_known: KnownSums = self.known
         self._sizes = np.float32(np.log(self.negatives / labels))
+
+    def knowing(self, known: KnownSums) -> NoneOfThese:
+        """The same, told away from the collection: rows are always given, and what is remembered
+        of images is in ``known``. Can be pickled where that can."""
+        away = copy.copy(self)
+        away._vectors, away.known, away._sums_known = None, None, known
+        return away
 
     def in_set(self, ids: Int64, rows: Rows | None, evidence: Float32) -> Float32:
         """(n,) float32, 0 to 1.
@@ -72,15 +117,16 @@ class NoneOfThese:
     def _against(self, ids: Int64, rows: Rows | None) -> Float32:
         """(n,) the log of the sum of exp(logit_scale * cosine) over the negatives: that over all
         words, less the words that mean a label."""
-        every = self._known.of(ids).copy()
+        every = self._sums_known.of(ids).copy()
         unknown = np.flatnonzero(np.isnan(every))
         if not len(unknown) and not self._others.size:
             return every
         if rows is None:
+            assert self._vectors is not None
             rows = self._vectors.take_half(ids)[1]
         if len(unknown):
             every[unknown] = found = self._sums(rows[unknown], self._all)
-            self._known.add(ids[unknown], found)
+            self._sums_known.add(ids[unknown], found)
         if not self._others.size:
             return every
         share = np.exp(np.minimum(self._sums(rows, self._others) - every, 0))

@@ -17,6 +17,7 @@ from clipsearch.manifest import Manifest
 from clipsearch.paths import Place, relative_bytes
 from clipsearch.place_cache import BLOCK_ROWS, PlaceCache
 from clipsearch.place_rows import PlaceRows, path_lengths, read_place_rows, with_newer
+from clipsearch.remote_paths import place_of
 from clipsearch.shards import Int64, as_numpy, int_array
 from clipsearch.store import Store
 
@@ -137,7 +138,7 @@ class PathTable:
 
     def _place(self, held: PlaceRows, row: int) -> Place:
         root = self._root_path(int(held.roots[row]))
-        return Place(Path(root, relative_bytes(held.path(row))), bool(held.missing[row]))
+        return Place(place_of(root, relative_bytes(held.path(row))), bool(held.missing[row]))
 
     def places(self, image_id: int) -> list[Place]:
         """Every place of an image, present ones first, then by length; empty when it has none."""
@@ -163,7 +164,7 @@ class PathTable:
         rows = first[there]
         relative = held.paths(rows).cast(pa.binary())
         root_ids, root_of = np.unique(held.roots[rows], return_inverse=True)
-        roots = [os.fsencode(Path(self._root_path(root))) for root in root_ids.tolist()]
+        roots = [os.fsencode(place_of(self._root_path(root))) for root in root_ids.tolist()]
         tops = _binary_array([root if _ends_with_sep(root) else root + _SEP for root in roots])
         if _SEP != b"/":
             relative = pc.replace_substring(relative, b"/", _SEP)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from clipsearch.manifest import FileRef, Manifest
+from clipsearch.remote_urls import is_remote, join_url
 from clipsearch.shards import PATH_SCHEMA, Int64, as_numpy, int_array, read_tables
 from clipsearch.store import Store
 
@@ -82,6 +83,12 @@ def read_paths(store: Store, manifest: Manifest, columns: Sequence[str] | None =
 def relative_bytes(path: bytes) -> str:
     """A stored path as text for this system, whatever bytes it is made of."""
     return os.fsdecode(path)
+
+
+def place_text(root: str, path: bytes) -> str:
+    """Where a stored path below the root ``root`` is: absolute, or a URL."""
+    below = relative_bytes(path)
+    return join_url(root, below) if is_remote(root) else os.path.join(root, below)
 
 
 @dataclass(frozen=True)

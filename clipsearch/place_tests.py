@@ -21,6 +21,7 @@ from clipsearch.metadata_columns import (
     string_array,
 )
 from clipsearch.paths import read_paths
+from clipsearch.remote_paths import whole_place
 from clipsearch.shards import Int64, as_numpy, int_array
 
 _ROWS_AT_ONCE = 65_536
@@ -46,10 +47,10 @@ class PlaceTests:
         same folder by another of its names.
         """
         paths = self._state.paths
-        plain = os.path.abspath(folder)
+        plain = str(whole_place(folder))
         rows = self._rows_below(plain)
         if not rows.any():
-            real = os.path.realpath(folder)
+            real = os.path.realpath(folder)  # of a URL that finds nothing either
             rows = self._rows_below(real) | self._rows_below(real, through_links=True)
         return paths.ids[rows & paths.counts]
 

@@ -23,6 +23,8 @@ from clipsearch.query import (
     weighted_texts,
 )
 from clipsearch.query_encoders import QueryEncoders
+from clipsearch.remote_paths import whole_place
+from clipsearch.remote_urls import is_remote
 
 if TYPE_CHECKING:
     from clipsearch.images import DecodedImage
@@ -80,9 +82,9 @@ def known_id(state: Generation, image: Image) -> int | None:
     else:
         if not os.fspath(image):
             raise QueryError("expected an image file, got an empty name")
-        path = Path(os.path.abspath(image))
+        path = whole_place(image)
         # The photo may be on a disk that is unplugged; its vector is here all the same.
-        here = path.is_file()
+        here = path.is_file() if not is_remote(path) else False
         found = state.hashes.get(_sha256_of(path)) if here else state.paths.id_at(path)
     if found is None or not len(state.vectors.take([found])[0]):
         return None
@@ -104,8 +106,8 @@ def _decoded(state: Generation, image: str | os.PathLike[str] | bytes | int) -> 
     try:
         if isinstance(image, bytes):
             return decode_image(image, "the image", geometry, decode=decode, thumbnail_side=None)
-        path = Path(os.path.abspath(str(image)))
-        if not path.exists():
+        path = whole_place(str(image))
+        if not is_remote(path) and not path.exists():
             where = "neither on the disk nor in the index"
             if state.paths.id_at(path) is not None:
                 where = f"and the index has no vector of {state.space.model} for it"

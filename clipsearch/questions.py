@@ -12,7 +12,7 @@ from clipsearch.generation import Generation
 from clipsearch.query import Query, Term, balance, combine
 from clipsearch.query_encoders import QueryEncoders
 from clipsearch.query_terms import query_terms
-from clipsearch.searching import Cut, Question, sample_rows
+from clipsearch.searching import Cut, Nominating, Question, sample_rows
 from clipsearch.shards import Int64
 
 if TYPE_CHECKING:
@@ -27,11 +27,13 @@ def question_of(
     where: Filter | None,
     allowed: Int64 | None,
     strengths: bool,
+    nominating: Nominating | None = None,
 ) -> Question:
     """What ``query`` asks of a generation.
 
     where : its filter. allowed : the rising ids that may come back, None for all. strengths :
-    tell how strong hits are without a cut-off too.
+    tell how strong hits are without a cut-off too. nominating : what searches in place of the
+    index, ``where`` included.
 
     Raises QueryError, ImageError, and the errors of ``load_encoder`` for what has to be encoded.
     """
@@ -42,6 +44,8 @@ def question_of(
         terms = balance(parts.terms, sample_rows(state)) if mixed else parts.terms
         vector = combine(terms)
         images = len(state.vectors) if allowed is None else len(allowed)
+        if nominating is not None:
+            images = nominating.images
         cut = _cut(state, encoders, query, terms, vector, images, strengths)
     return Question(
         vector=vector,
@@ -51,6 +55,7 @@ def question_of(
         sort=query.sort,
         collapse=query.collapse,
         where=where,
+        nominating=nominating,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, overload
@@ -47,7 +47,7 @@ class Hit:
 class Hits(Sequence[Hit]):
     """Hits in the order asked for: by default of falling score.
 
-    kind : what searched, "exact" or a FAISS kind. searched : how many images.
+    kind : what searched, "exact", a FAISS kind or "milvus". searched : how many images.
     total : how many hits there are on all pages, None where not all were looked for.
     below : the best that stayed below the cut-off, for a person to look at.
     """
@@ -162,7 +162,8 @@ class SpaceStatus:
 @dataclass(frozen=True)
 class IndexStatus:
     """What an index holds: counts, sizes in bytes, model and freshness. spaces : what it holds
-    of every model, the one it answers with first."""
+    of every model, the one it answers with first. backends : how many of the vectors it answers
+    with each back-end computed, "imported" those that came from elsewhere."""
 
     path: str
     uuid: str
@@ -184,3 +185,4 @@ class IndexStatus:
     search_kind: str
     search_measured: MeasuredSearch | None = None
     spaces: tuple[SpaceStatus, ...] = ()
+    backends: dict[str, int] = field(default_factory=dict)

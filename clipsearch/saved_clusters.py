@@ -43,6 +43,7 @@ from clipsearch.errors import (
     IndexFormatError,
     IndexLockedError,
     IndexReadError,
+    RemoteError,
     SpaceMismatchError,
 )
 from clipsearch.generation import Generation, open_generation
@@ -88,7 +89,11 @@ def open_discovery(
             saved = save_again(index, state, opened.saved, was, opened.discovery)
         except SavedMeanwhileError:
             continue
-        except (OSError, IndexLockedError):  # read-only, a full disk: what we have will do
+        except (
+            OSError,
+            IndexLockedError,
+            RemoteError,
+        ):  # read-only, a full disk: what we have will do
             return dataclasses.replace(opened, is_kept=False)
         return dataclasses.replace(opened, saved=saved)
 

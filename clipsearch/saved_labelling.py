@@ -9,9 +9,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -35,6 +36,7 @@ from clipsearch.label_set_files import CLASSIFY, LabelSet, NoneRule
 from clipsearch.label_set_saving import new_label_set
 from clipsearch.label_set_writer import LabelSetWriter
 from clipsearch.label_sets import is_of_space, read_remembered
+from clipsearch.label_tally import LabelTally
 from clipsearch.label_tree import TreeScorer, has_tree, least_probabilities
 from clipsearch.manifest import ShardRef
 from clipsearch.prompts import check_labels, class_vectors, resolve_templates
@@ -43,6 +45,9 @@ from clipsearch.scoring import LabelScorer, ScoredBlock, Scorer, score_blocks
 from clipsearch.shards import Int64
 from clipsearch.text_vectors import TextVectors
 from clipsearch.threads import in_order, single_threaded_blas, worker_count
+
+if TYPE_CHECKING:
+    from clipsearch.spread_scoring import Spread
 
 _WORTH_THREADS = 1 << 16  # images
 
@@ -105,23 +110,33 @@ class SavedLabelling(Labelling):
             self._writer.discard()
 
     def score_all(
-        self, state: Generation, scorer: Scorer, allowed: Int64 | None, plain: bool = True
+        self,
+        state: Generation,
+        scorer: Scorer,
+        allowed: Int64 | None,
+        plain: bool = True,
+        spread: Spread | None = None,
     ) -> None:
         """Let the blocks be those of all images, or of the ``allowed``, scored anew. plain : see
-        ``Abstention``."""
+        ``Abstention``. spread : who scores them, every image's labels wanted."""
         if self.abstention is not None:
             scorer = AbstainingScorer(scorer, self.abstention, plain)
-        self._blocks = self._all_blocks(state, scorer, allowed)
+        images = len(state.vectors) if allowed is None else len(allowed)
+        scored: Iterable[ScoredBlock | LabelTally]
+        if spread is not None:
+            scored = spread.blocks(state, scorer, allowed, self.label_names)
+        else:
+            scored = score_blocks(state.vectors.live_pieces(allowed), scorer, images)
+        self._blocks = self._all_blocks(scored)
 
     def score_changes(self, state: Generation, scorer: DeltaScorer) -> None:
         """Let the blocks be those that a ``DeltaScorer`` gives."""
         self._blocks = self._changed_blocks(state, scorer)
 
-    def _all_blocks(
-        self, state: Generation, scorer: Scorer, allowed: Int64 | None
-    ) -> Iterator[ScoredBlock]:
-        images = len(state.vectors) if allowed is None else len(allowed)
-        for block in score_blocks(state.vectors.live_pieces(allowed), scorer, images):
+    def _all_blocks(self, scored: Iterable[ScoredBlock | LabelTally]) -> Iterator[ScoredBlock]:
+        for block in scored:
+            if isinstance(block, LabelTally):
+                raise ValueError("expected every image's labels: what is to be saved has them all")
             self.images_scored += len(block.ids)
             if self._writer is not None:
                 begin = time.perf_counter()
@@ -180,6 +195,7 @@ def classify_beside(
     top: int = 1,
     allowed: Int64 | None = None,
     none: str | float | NoneRule = OFF,
+    spread: Spread | None = None,
 ) -> SavedLabelling:
     """Give every image, or those of the rising ids ``allowed``, its best ``top`` labels, as
     ``classify`` does, from what a saved set remembers as far as that goes.
@@ -191,6 +207,9 @@ def classify_beside(
     save_as : a name to save the result under, once ``save`` is called; of every image, so not
     with ``allowed``.
 
+    spread : who scores the images in the place of this process: all of them, whatever a set
+    remembers.
+
     Raises LabelError, the errors of ``load_encoder``, and for what is to be saved those of
     ``LabelSetWriter``; for ``base`` those of ``read_label_set``.
     """
@@ -200,7 +219,8 @@ def classify_beside(
     refuse_groups(labels)
     top = max(1, min(top, len(names)))
     # What is remembered of labels does not tell how probable those above them are.
-    found, remembered = (None, None) if has_tree(labels) else _base(index, base, save_as)
+    anew = has_tree(labels) or spread is not None
+    found, remembered = (None, None) if anew else _base(index, base, save_as)
     change: LabelChange | None = None
     scale = state.space.logit_scale
     if found is not None and remembered is not None:
@@ -231,9 +251,9 @@ def classify_beside(
     )  # fmt: skip
     if isinstance(labels, LabelDefinitions) and labels.has_tree:
         tree = TreeScorer(labels, classes, scale, top)
-        result.score_all(state, tree, allowed, plain=False)
+        result.score_all(state, tree, allowed, plain=False, spread=spread)
     elif change is None or remembered is None:
-        result.score_all(state, scorer, allowed)
+        result.score_all(state, scorer, allowed, spread=spread)
     else:
         result.score_changes(
             state,

@@ -23,6 +23,8 @@ from clipsearch.image_index import ImageIndex
 from clipsearch.manifest import utc_now
 from clipsearch.query import Image, ImagePart, Query
 from clipsearch.records import Hits
+from clipsearch.remote_paths import whole_place
+from clipsearch.shared_folders import remove_file, shared_folder, shared_writes
 from clipsearch.store import SEARCHES, replace_file
 
 _NAME = re.compile(r"[\w][\w .-]{0,62}[\w]|[\w]")
@@ -61,7 +63,7 @@ def saved_searches(index: Path) -> list[SavedSearch]:
 
 def saved_search_names(index: Path) -> list[str]:
     """The names of all saved searches of an index, damaged ones too, in order."""
-    folder = index / SEARCHES
+    folder = shared_folder(index, SEARCHES)
     names = sorted(path.stem for path in folder.glob("*.json")) if folder.is_dir() else []
     return [name for name in names if _NAME.fullmatch(name)]
 
@@ -106,10 +108,11 @@ def _forgetting(index: Path, name: str) -> str:
 
 def forget_search(index: Path, name: str) -> None:
     """Remove a saved search, a damaged one too; QueryError when there is none of this name."""
-    path = _path(index, name)
-    if not path.is_file():
-        saved_search(index, name)
-    path.unlink(missing_ok=True)
+    with shared_writes(index, SEARCHES):
+        path = _path(index, name)
+        if not path.is_file():
+            saved_search(index, name)
+        remove_file(path, missing_ok=True)
 
 
 def new_hits(index: ImageIndex, saved: SavedSearch, *, k: int | None = None) -> Hits:
@@ -127,7 +130,7 @@ def _path(index: Path, name: str) -> Path:
         raise QueryError(
             f"expected a name of letters, digits, spaces, dots, - and _ (64 at most), got {name!r}"
         )
-    return index / SEARCHES / f"{name}.json"
+    return shared_folder(index, SEARCHES) / f"{name}.json"
 
 
 def _write(index: Path, saved: SavedSearch) -> None:
@@ -147,7 +150,8 @@ def _write(index: Path, saved: SavedSearch) -> None:
         "next_id": saved.next_id,
         "looked_at": saved.looked_at,
     }
-    replace_file(_path(index, saved.name), json.dumps(document, indent=1).encode("ascii"))
+    with shared_writes(index, SEARCHES):
+        replace_file(_path(index, saved.name), json.dumps(document, indent=1).encode("ascii"))
 
 
 def _filter_options(fields: dict[str, Any]) -> FilterOptions:
@@ -167,4 +171,4 @@ def _kept_image(index: ImageIndex, part: ImagePart) -> tuple[Image, float]:
         return known, boost
     if isinstance(image, bytes):
         raise QueryError("a search with an image from standard input cannot be saved: name a file")
-    return os.path.abspath(str(image)), boost
+    return str(whole_place(str(image))), boost

@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -100,6 +100,10 @@ class LabelScorer:
         self._slack = np.float32(2 * rounding_bound(classes.shape[1]))
         self.block_rows = max(16, min(_MOST_ROWS, _SCORES_PER_BLOCK // len(classes)))
         self._buffers = threading.local()
+
+    def __reduce__(self) -> tuple[type[LabelScorer], tuple[Any, ...]]:
+        # Memory of threads cannot be pickled, and the rest follows from these.
+        return LabelScorer, (self.classes, float(self.logit_scale), self.top)
 
     @property
     def products(self) -> int:

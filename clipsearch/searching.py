@@ -68,6 +68,23 @@ class Ranking(Protocol):
         ...
 
 
+class Nominating(Protocol):
+    """What finds the best of those that pass a question's filter elsewhere than in the index."""
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def images(self) -> int:
+        """How many pass."""
+        ...
+
+    def search(self, query: Float32, k: int) -> tuple[Float32, Int64]:
+        """(dim,) float32 query -> (n,) float32 scores, falling, and (n,) ids: the k best, or as
+        many as there are."""
+        ...
+
+
 @dataclass(frozen=True)
 class Question:
     """A query made ready for one generation.
@@ -76,6 +93,7 @@ class Question:
     allowed : rising ids that may come back, None for all. without : ids that may not.
     where : the filter they come from: of several copies the one it asks for is shown.
     ranking : what ranks by something else than the cosine to ``vector``.
+    nominating : what searches in place of the index; ``allowed`` is None then, whatever passes.
     """
 
     vector: Float32 | None
@@ -86,6 +104,7 @@ class Question:
     collapse: bool
     where: Filter | None = None
     ranking: Ranking | None = None
+    nominating: Nominating | None = None
 
     @property
     def cuts(self) -> bool:
@@ -146,12 +165,16 @@ def answer(
     page = _slice(ranked, offset, k)
     # What is filtered, or ranked otherwise, is searched exactly, and opens no index file.
     scans = exact or question.allowed is not None or question.ranking is not None
-    kind = "exact" if scans else state.search.kind
+    if question.nominating is not None:
+        kind, searched = question.nominating.kind, question.nominating.images
+    else:
+        kind = "exact" if scans else state.search.kind
+        searched = len(state.vectors) if question.allowed is None else len(question.allowed)
     room = _BELOW if k is None else min(_BELOW, max(0, k - len(page.ids)))
     return Hits(
         hits=_hits(state, question, page, folded),
         kind=kind,
-        searched=len(state.vectors) if question.allowed is None else len(question.allowed),
+        searched=searched,
         total=total,
         below=_hits(state, question, _slice(below, 0, room), {}) if room else (),
     )
@@ -207,6 +230,10 @@ def _candidates(state: Generation, question: Question, count: int, exact: bool) 
         return _Ranked(np.empty(0, np.int64), empty, empty, empty, True)
     if question.ranking is not None:
         scores, cosines, ids = question.ranking.best(max(1, count), question.allowed)
+        complete = len(ids) < count or count >= len(state.vectors.ids)
+    elif question.nominating is not None:
+        scores, ids = question.nominating.search(question.vector, max(1, count))
+        cosines = scores
         complete = len(ids) < count or count >= len(state.vectors.ids)
     else:
         found, found_ids = state.search.search(

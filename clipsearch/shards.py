@@ -245,6 +245,8 @@ def read_tables(
     store: Store, refs: Iterable[FileRef], schema: pa.Schema, columns: Sequence[str] | None = None
 ) -> pa.Table:
     """The rows of several files, in order, as one table; an empty one when there are none."""
+    refs = tuple(refs)
+    store.bring({ref.name: ref.bytes for ref in refs})
     wanted = schema if columns is None else pa.schema([schema.field(name) for name in columns])
     tables: list[pa.Table] = []
     for ref in refs:

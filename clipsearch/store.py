@@ -12,12 +12,14 @@ import os
 import secrets
 import struct
 import zlib
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 import pyarrow as pa
 
 from clipsearch.errors import IndexFormatError
+from clipsearch.remote_urls import is_remote
 
 TEMPORARY_PREFIX = ".tmp-"
 LABELS = "labels"
@@ -28,6 +30,8 @@ EXPORTS = "exports"
 """The folder of the records of exports, each of them one process's own."""
 SEARCHES = "searches"
 """The folder of saved searches."""
+MIRROR_MARK = ".remote.json"
+"""In a folder that stands for an index in object storage; says which (``mirror_store``)."""
 
 _SEAL = struct.Struct("<8sQI")  # mark, bytes before the seal, CRC-32 of their two ends
 _SEAL_MARK = b"clipseal"
@@ -41,6 +45,22 @@ class Store(Protocol):
         """All bytes of ``name``; FileNotFoundError when it is not there."""
         ...
 
+    def get_to_replace(self, name: str) -> bytes:
+        """As ``get``, for whoever is going to ``replace`` what it read: where others can write
+        meanwhile, that fails with IndexConflictError once one has."""
+        ...
+
+    def bring(self, sizes: Mapping[str, int | None]) -> None:
+        """These files will be read now: have them at hand, where they come from afar, several
+        at a time. sizes : in bytes, None where that is not known. Those that are lost are left
+        to whoever reads them."""
+        ...
+
+    def unused(self, name: str) -> str:
+        """The name to write a new file under: ``name`` itself, cleared of what a run that was
+        killed has left there, or one with a part of its own where others may be at work."""
+        ...
+
     def put_if_absent(self, name: str, data: bytes | pa.Buffer) -> None:
         """Write ``name`` durably; FileExistsError when it is there already."""
         ...
@@ -51,6 +71,11 @@ class Store(Protocol):
 
     def list(self, folder: str) -> list[str]:
         """Sorted names of the files below ``folder`` ("" for all), temporary files left out."""
+        ...
+
+    def leftovers(self, folders: Iterable[str], named: set[str]) -> Sequence[str]:
+        """The tables in ``folders`` that are not ``named`` and that no writer can still be about
+        to name."""
         ...
 
     def delete(self, name: str) -> None:
@@ -131,6 +156,11 @@ class LocalStore:
     def __init__(self, root: Path) -> None:
         self.root = root
 
+    @property
+    def place(self) -> str:
+        """What ``open_store`` opens it by, on every machine that can."""
+        return str(self.root.absolute())
+
     def path(self, name: str) -> Path:
         """The file behind ``name``. A name that leads out of the store is refused."""
         parts = name.split("/")
@@ -142,6 +172,31 @@ class LocalStore:
 
     def get(self, name: str) -> bytes:
         return self.path(name).read_bytes()
+
+    def get_to_replace(self, name: str) -> bytes:
+        return self.get(name)  # the writer's lock keeps others away
+
+    def bring(self, sizes: Mapping[str, int | None]) -> None:
+        pass
+
+    def local(self, name: str) -> Path:
+        """The file behind ``name``, to be read here."""
+        return self.path(name)
+
+    def look_again(self, names: Iterable[str]) -> None:
+        """Believe nothing that is remembered of ``names``: they are going to be checked."""
+
+    def bring_again(self, name: str) -> bool:
+        """Whether ``name``, which is damaged here, could be had anew."""
+        return False
+
+    def unused(self, name: str) -> str:
+        self.delete(name)
+        return name
+
+    def leftovers(self, folders: Iterable[str], named: set[str]) -> Sequence[str]:
+        found = [name for folder in folders for name in self.list(folder)]
+        return [name for name in found if name.endswith(".parquet") and name not in named]
 
     def put_if_absent(self, name: str, data: bytes | pa.Buffer) -> None:
         target = self.path(name)
@@ -166,6 +221,10 @@ class LocalStore:
 
     def replace(self, name: str, data: bytes | pa.Buffer) -> None:
         replace_file(self.path(name), data)
+
+    def size(self, name: str) -> int:
+        """Of ``name`` in bytes; OSError when it is not there."""
+        return self.path(name).stat().st_size
 
     def list(self, folder: str) -> list[str]:
         start = self.path(folder) if folder else self.root
@@ -193,3 +252,48 @@ class LocalStore:
             if stray.parent not in others:
                 with contextlib.suppress(OSError):
                     stray.unlink()
+
+
+def open_store(place: str | os.PathLike[str]) -> LocalStore:
+    """The store of the index at ``place``: a folder, a URL of object storage, or the mirror of
+    one. Raises as ``mirror_store.mirror_folder``."""
+    if is_remote(place):
+        from clipsearch.mirror_store import MirrorStore, mirror_folder
+
+        return MirrorStore(mirror_folder(place))
+    folder = Path(place)
+    if is_mirror(folder):
+        from clipsearch.mirror_store import MirrorStore
+
+        return MirrorStore(folder)
+    return LocalStore(folder)
+
+
+def is_mirror(folder: Path) -> bool:
+    """Whether a folder stands for an index in object storage.
+
+    Only one in the user's own cache can: the mark in a folder that somebody has sent must not
+    lead to a network, nor what is saved in that folder to somebody's bucket.
+    """
+    if not (folder / MIRROR_MARK).is_file():
+        return False
+    with contextlib.suppress(OSError, IndexError):
+        return os.path.samefile(folder.absolute().parents[1], mirrors_folder())
+    return False
+
+
+def mirrors_folder() -> Path:
+    """Where mirrors are: each in a folder of its own, named after its URL."""
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("clipsearch", appauthor=False), "remote")
+
+
+def index_folder(index: str | os.PathLike[str]) -> Path:
+    """The absolute folder of an index; of one at a URL, its mirror here, with the manifest that
+    is in storage now. Raises as ``mirror_store.mirror_of``."""
+    if is_remote(index):
+        from clipsearch.mirror_store import mirror_of
+
+        return mirror_of(index)
+    return Path(os.path.abspath(index))

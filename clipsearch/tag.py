@@ -12,8 +12,9 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -27,16 +28,17 @@ from clipsearch.label_set_saving import new_label_set, save_label_set
 from clipsearch.label_sets import is_of_space, read_label_rows
 from clipsearch.prompts import check_labels, class_vectors
 from clipsearch.shards import Int64
+from clipsearch.tag_blocks import in_order_of_id, tag_blocks
 from clipsearch.tag_statistics import (
     FLOOR_SHARE,
-    CorpusStatistics,
     RowScale,
-    block_rows,
     corpus_statistics,
-    second_z,
 )
 from clipsearch.tagging import Tagging, tagging_of
 from clipsearch.text_vectors import TextVectors
+
+if TYPE_CHECKING:
+    from clipsearch.spread_scoring import Spread
 
 THRESHOLD = 0.0
 """What z2 has to pass where nothing else is said: what is usual for the label. More would take a
@@ -55,6 +57,7 @@ def tag(
     thresholds: Mapping[str, float] | None = None,
     most: int | None = None,
     floor_share: float = FLOOR_SHARE,
+    spread: Spread | None = None,
 ) -> Tagging:
     """Give every image those of ``labels`` that it shows, from stored vectors alone.
 
@@ -63,6 +66,7 @@ def tag(
     threshold : what z2 has to pass, in standard deviations of the label over the collection;
     thresholds : the same for single labels. most : how many labels an image can have.
     floor_share : how many of the background's z1 may reach the floor; 1 is no floor.
+    spread : who scores the images, in the place of this process.
 
     Raises LabelError, for labels in groups too, OptionError, and the errors of ``load_encoder``.
     """
@@ -76,10 +80,16 @@ def tag(
     classes = class_vectors(labels, texts, templates, context)
     scale = RowScale(texts.encode(prompts))
     begin = time.perf_counter()
-    statistics = corpus_statistics(
-        state.vectors.blocks(), len(state.vectors), classes, scale, prompts, floor_share
-    )
-    rows = _tag_blocks(state.vectors.blocks(), classes, scale, statistics, limits, most)
+    if spread is not None:
+        from clipsearch.tag_parts import spread_statistics, spread_tags
+
+        statistics = spread_statistics(spread, state, classes, scale, prompts, floor_share)
+        rows = spread_tags(spread, state, classes, scale, statistics, limits, most)
+    else:
+        statistics = corpus_statistics(
+            state.vectors.blocks(), len(state.vectors), classes, scale, prompts, floor_share
+        )
+        rows = tag_blocks(state.vectors.blocks(), classes, scale, statistics, limits, most)
     return tagging_of(
         rows,
         label_names=names,
@@ -142,9 +152,9 @@ def tag_like_saved(
         classes = class_vectors(labels_of_set(saved), texts, saved.templates, saved.context)
         scale = RowScale(texts.encode(saved.statistics.background))
         blocks = _blocks_of(state, new)
-        parts.append(_tag_blocks(blocks, classes, scale, saved.statistics, limits, most))
+        parts.append(tag_blocks(blocks, classes, scale, saved.statistics, limits, most))
     return tagging_of(
-        _in_order(parts),
+        in_order_of_id(parts),
         label_names=saved.labels,
         definitions=saved.definitions,
         thresholds=limits,
@@ -194,55 +204,6 @@ def _limits(
             raise LabelError(f"a threshold is given for {name!r}, which is not among the labels")
         limits[position] = _finite(value)
     return tuple(limits)
-
-
-def _tag_blocks(
-    blocks: Iterable[tuple[Int64, Float32]],
-    classes: Float32,
-    scale: RowScale,
-    statistics: CorpusStatistics,
-    limits: Sequence[float],
-    most: int | None,
-) -> LabelRows:
-    """The second pass: the tags of every image, a row without a label for one that has none."""
-    wanted = np.ascontiguousarray(classes.T)
-    passes = np.asarray(limits, np.float32)
-    step = block_rows(wanted.shape[1] + scale.background.shape[1])
-    parts: list[LabelRows] = []
-    for block_ids, block in blocks:
-        for start in range(0, len(block_ids), step):
-            ids, rows = block_ids[start : start + step], block[start : start + step]
-            means, stds = scale.of(rows)
-            cosines = rows @ wanted
-            z1 = (cosines - means) / stds
-            z2 = second_z(z1, statistics)
-            given = z2 > passes
-            if statistics.floor is not None:
-                given &= z1 > np.float32(statistics.floor)
-            images, labels = np.nonzero(given)
-            scores = z2[images, labels]
-            order = np.lexsort((-scores, images))
-            images, labels, scores = images[order], labels[order], scores[order]
-            if most is not None:
-                rank = np.arange(len(images)) - np.searchsorted(images, images)
-                best = rank < most
-                images, labels, scores = images[best], labels[best], scores[best]
-            none = np.flatnonzero(~given.any(axis=1))
-            tags = LabelRows(ids[images], labels.astype(np.int32), scores, cosines[images, labels])
-            zeros = np.zeros(len(none), np.float32)
-            without = LabelRows(ids[none], np.full(len(none), -1, np.int32), zeros, zeros)
-            parts.append(_in_order([tags, without]))
-    return _in_order(parts)
-
-
-def _in_order(parts: Sequence[LabelRows]) -> LabelRows:
-    """All rows by rising id; of one image they keep their order."""
-    ids = np.concatenate([np.empty(0, np.int64), *(part.ids for part in parts)])
-    order = np.argsort(ids, kind="stable")
-    labels = np.concatenate([np.empty(0, np.int32), *(part.labels for part in parts)])
-    scores = np.concatenate([np.empty(0, np.float32), *(part.scores for part in parts)])
-    second = np.concatenate([np.empty(0, np.float32), *(part.second for part in parts)])
-    return LabelRows(ids[order], labels[order], scores[order], second[order])
 
 
 def _rows_of(rows: LabelRows, ids: Int64) -> LabelRows:

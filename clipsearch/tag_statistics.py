@@ -9,14 +9,14 @@ mean and a spread of z1 (the double z-norm's second half).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from clipsearch.encoder import Float32
+from clipsearch.encoder import Float32, Float64
 from clipsearch.errors import LabelError
 from clipsearch.shards import Int64
 
@@ -24,6 +24,7 @@ FLOOR_SHARE = 0.005
 """How many of the background's own scores may reach the floor, as a share."""
 _FLOOR_ROWS = 50_000  # images enough to know a quantile of the background by
 _STEP, _REACH = 0.005, 20.0  # of the histogram that finds it
+_BINS = round(2 * _REACH / _STEP)
 _SCORES_PER_BLOCK = 1 << 22
 _LEAST_SPREAD = 1e-6
 
@@ -91,6 +92,22 @@ def block_rows(columns: int) -> int:
     return max(1, _SCORES_PER_BLOCK // max(1, columns))
 
 
+@dataclass(frozen=True)
+class BlockSums:
+    """What some images add to the statistics. rows : how many. sums, squares : (C,) float64, of
+    z1. counts : (bins,) of the background's own z1, of some of the images."""
+
+    rows: int
+    sums: Float64
+    squares: Float64
+    counts: Int64
+
+
+def floor_stride(images: int) -> int:
+    """Every how manieth of the images is asked for the background's own z1."""
+    return max(1, -(-images // _FLOOR_ROWS))
+
+
 def corpus_statistics(
     blocks: Iterable[tuple[Int64, Float32]],
     images: int,
@@ -105,26 +122,49 @@ def corpus_statistics(
     classes : (C, dim) float32 unit rows.
     floor_share : 0 < share <= 1; 1 is no floor.
     """
+    parts = block_sums(blocks, floor_stride(images), classes, scale, floor_share)
+    return statistics_of(parts, len(classes), background, floor_share)
+
+
+def block_sums(
+    blocks: Iterable[tuple[Int64, Float32]],
+    stride: int,
+    classes: Float32,
+    scale: RowScale,
+    floor_share: float,
+    seen: int = 0,
+) -> Iterator[BlockSums]:
+    """What blocks of some thousand images add, in their order. stride : see ``floor_stride``.
+    seen : how many images came before."""
     wanted = np.ascontiguousarray(classes.T)
-    sums = np.zeros(wanted.shape[1])
-    squares = np.zeros(wanted.shape[1])
-    counts = np.zeros(round(2 * _REACH / _STEP), np.int64)
-    every = max(1, -(-images // _FLOOR_ROWS))
     step = block_rows(wanted.shape[1] + scale.background.shape[1])
-    seen = 0
     for _, block in blocks:
         for start in range(0, len(block), step):
             rows = block[start : start + step]
             means, stds, centred = scale.with_background(rows)
             z1 = ((rows @ wanted - means) / stds).astype(np.float64)
-            sums += z1.sum(axis=0)
-            squares += np.square(z1).sum(axis=0)
+            counts = np.zeros(_BINS, np.int64)
             if floor_share < 1:
-                drawn = slice(-seen % every, None, every)
+                drawn = slice(-seen % stride, None, stride)
                 places = ((centred[drawn] / stds[drawn] + _REACH) / _STEP).astype(np.int32)
-                places = np.clip(places, 0, len(counts) - 1, out=places).ravel()
-                counts += np.bincount(places, minlength=len(counts))
+                places = np.clip(places, 0, _BINS - 1, out=places).ravel()
+                counts = np.bincount(places, minlength=_BINS)
             seen += len(rows)
+            yield BlockSums(len(rows), z1.sum(axis=0), np.square(z1).sum(axis=0), counts)
+
+
+def statistics_of(
+    parts: Iterable[BlockSums], labels: int, background: Sequence[str], floor_share: float
+) -> CorpusStatistics:
+    """The statistics that all parts together give; sums are taken in their order."""
+    sums, squares = np.zeros((2, labels))
+    counts = np.zeros(_BINS, np.int64)
+    seen = 0
+    for part in parts:
+        sums += part.sums
+        squares += part.squares
+        counts += part.counts
+        seen += part.rows
     total = max(1, seen)
     means_of = sums / total
     stds_of = np.sqrt(np.maximum(squares / total - np.square(means_of), 0.0))

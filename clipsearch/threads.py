@@ -24,7 +24,17 @@ def worker_count() -> int:
     time that a container gives it is worth."""
     affinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
     count = max(1, len(affinity(0)) if affinity is not None else os.cpu_count() or 1)
-    return min(count, _allotted_processors() or count)
+    return min(count, _allotted_processors() or count, _share or count)
+
+
+_share: int | None = None
+
+
+def use_at_most(count: int) -> None:
+    """From now on ``worker_count`` is ``count`` at most: for a process that shares the machine
+    with others like it."""
+    global _share
+    _share = max(1, count)
 
 
 @functools.cache

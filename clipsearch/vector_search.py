@@ -29,6 +29,11 @@ class VectorSearch:
         self._scan = RowScan(vectors)
         self._cache, self._manifest, self._space_id = cache, manifest, space_id
 
+    @property
+    def scan(self) -> RowScan:
+        """What scores rows exactly."""
+        return self._scan
+
     @functools.cached_property
     def _approximate(self) -> tuple[ApproximateSearch, Effort] | None:
         """What the index file nominates, opened when it is first asked for: much of what is done

@@ -233,6 +233,7 @@ class VectorCache:
             # A run that was killed may have left rows that no current.json counts.
             matrix.seek(rows * self._space.dim * 2)
             ids_file.seek(rows * 8)
+            store.bring({shard.name: shard.bytes for shard in self._shards[covered:]})
             for shard in self._shards[covered:]:
                 ids, vectors = read_vectors(store, shard, self._space.dim)
                 matrix.write(vectors.tobytes())
@@ -250,27 +251,33 @@ class VectorCache:
                 with contextlib.suppress(OSError):  # still mapped by a reader on Windows
                     stray.unlink()
 
+    def mapped(self) -> tuple[int, Float16, Int64] | None:
+        """How many of the first shards the cache covers, and their matrix and ids, mapped; None
+        where it covers none, or was replaced under our eyes."""
+        state = self._state()
+        covered = _common_prefix(state, self._shards) if state else 0
+        if not state or not covered:
+            return None
+        rows, dim = sum(shard.rows for shard in self._shards[:covered]), self._space.dim
+        token = state["token"]
+        try:
+            matrix = _mapped(self.folder / f"{token}.f16", "<f2", (rows, dim))
+            return covered, matrix, _mapped(self.folder / f"{token}.ids", "<i8", (rows,))
+        except (OSError, ValueError):
+            return None
+
     def open(self, store: Store, deleted: Int64) -> Vectors:
         """Map what the cache covers and read the rest from the shards."""
         dim = self._space.dim
-        state = self._state()
-        covered = _common_prefix(state, self._shards) if state else 0
+        covered = 0
         segments: list[Float16] = []
         id_parts: list[Int64] = []
-        if state and covered:
-            rows = sum(shard.rows for shard in self._shards[:covered])
-            token = state["token"]
-            try:
-                matrix = _mapped(self.folder / f"{token}.f16", "<f2", (rows, dim))
-                cached_ids = _mapped(self.folder / f"{token}.ids", "<i8", (rows,))
-                usable = _agrees(cached_ids, self._shards[:covered])
-            except (OSError, ValueError):  # replaced under our eyes
-                usable = False
-            if usable:
-                segments.append(matrix)
-                id_parts.append(cached_ids)
-            else:
-                covered = 0
+        mapped = self.mapped()
+        if mapped is not None and agrees(mapped[2], self._shards[: mapped[0]]):
+            covered, matrix, cached_ids = mapped
+            segments.append(matrix)
+            id_parts.append(cached_ids)
+        store.bring({shard.name: shard.bytes for shard in self._shards[covered:]})
         for shard in self._shards[covered:]:
             ids, vectors = read_vectors(store, shard, dim)
             segments.append(vectors)
@@ -305,7 +312,7 @@ def _rise(ids: Int64) -> bool:
     return bool((ids[1:] > ids[:-1]).all())
 
 
-def _agrees(ids: Int64, shards: Sequence[ShardRef]) -> bool:
+def agrees(ids: Int64, shards: Sequence[ShardRef]) -> bool:
     """Whether cached ids rise and, shard by shard, begin and end where the manifest says."""
     if not _rise(ids):
         return False

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from clipsearch.cli import with_urls
 from clipsearch.cli.output import (
     counted,
     display_path,
@@ -73,6 +74,13 @@ def tell_report(report: BuildReport, place: Path) -> None:
         if report.skipped > len(report.skipped_examples):
             more = report.skipped - len(report.skipped_examples)
             say(f"  and {more:,} more: 'clipsearch failures' lists them")
+    for part in report.failed:
+        say(f"Given up, {for_display(part.text)}")
+    if report.given_up:
+        say(
+            f"{counted(report.given_up, 'image')} of these parts are not in the index: the same "
+            "command tries them again."
+        )
     for filled in report.spaces:
         tell_filled(filled)
     for folder, why in report.unreadable[:5]:
@@ -109,7 +117,7 @@ def _tell_of_raw(ignored_kinds: Mapping[str, int]) -> None:
 
 def quoted(place: Path) -> str:
     """A path, short and fit to be pasted into a shell."""
-    return shlex.quote(display_path(place.absolute()))
+    return shlex.quote(with_urls(display_path(place.absolute())))
 
 
 def tell_forecast(plan: Forecast) -> None:

@@ -12,7 +12,7 @@ from clipsearch.background import prepare_background
 from clipsearch.background_words import background_prompts
 from clipsearch.encoder import Encoder, Float32, Space
 from clipsearch.manifest import read_manifest
-from clipsearch.store import LocalStore
+from clipsearch.store import open_store
 from clipsearch.text_tower_export import fastest_for_texts
 from clipsearch.text_tower_files import tower_file
 from clipsearch.text_vectors import (
@@ -52,7 +52,7 @@ def remember_fits(index: Path) -> None:
     from clipsearch.generation import open_generation
 
     with contextlib.suppress(Exception):
-        manifest = read_manifest(LocalStore(index), str(index))
+        manifest = read_manifest(open_store(index), str(index))
         if sum(shard.rows for shard in manifest.images) < WORTH_KEEPING:
             return
         state = open_generation(index)

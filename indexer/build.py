@@ -17,7 +17,7 @@ from clipsearch.encoder import Encoder, Space
 from clipsearch.errors import IndexNotFoundError, OptionError, SpaceMismatchError
 from clipsearch.manifest import Manifest, new_manifest, read_for_writing, read_manifest
 from clipsearch.model_names import choose_model, resolve_model_name
-from clipsearch.store import LocalStore
+from clipsearch.store import index_folder, open_store
 from indexer.admission import SAMPLE_IMAGES, sample_of
 from indexer.background_texts import remember_background, remember_fits
 from indexer.bring_up import bring_up_discoveries
@@ -46,7 +46,7 @@ from indexer.report import (
     Forecast,
     Planned,
 )
-from indexer.runner import Runner, closed_at_the_end
+from indexer.runner import FarRunner, Runner, closed_at_the_end
 from indexer.sources import PathName, resolve_sources
 from indexer.stage_clock import Verdict
 from indexer.tuning_memory import TuningMemory
@@ -61,12 +61,12 @@ _METADATA_BYTES = 1_500
 
 def saved_config(index: PathName) -> IndexConfig:
     """The settings an index was built with; the defaults when there is no index yet."""
-    return IndexConfig.from_dict(_manifest_or_new(Path(index)).config)
+    return IndexConfig.from_dict(_manifest_or_new(index_folder(index)).config)
 
 
 def _manifest_or_new(place: Path) -> Manifest:
     try:
-        return read_manifest(LocalStore(place), str(place))
+        return read_manifest(open_store(place), str(place))
     except IndexNotFoundError:
         return new_manifest(f"clipsearch {__version__}")
 
@@ -87,7 +87,7 @@ def preview(
 
     Raises as ``build_index`` does, but for what concerns models.
     """
-    place = Path(os.path.abspath(index))
+    place = index_folder(index)
     manifest = _manifest_or_new(place)
     config = config or IndexConfig.from_dict(manifest.config)
     threads = config.threads
@@ -128,7 +128,7 @@ def build_index(
     and the errors of ``load_encoder``.
     """
     sources, listed = _as_list(sources), list(listed)
-    place = Path(os.path.abspath(index))
+    place = index_folder(index)
     manifest = _manifest_or_new(place)
     resolve_sources(sources, manifest.roots)  # before anything is made
     config = config or IndexConfig.from_dict(manifest.config)
@@ -137,10 +137,10 @@ def build_index(
     is_ours = make_folder(place)
     try:
         with writer_lock(place), taken_away_if_nothing_came(place, is_ours):
-            run = _Run(place, config, device, on_event or (lambda event: None), compiled)
+            run = _Run(place, config, device, on_event or (lambda event: None), compiled, runner)
             run.look(sources, listed, retry)
             run.choose_encoder(encoder, allow_download)
-            report = run.carry_out(runner)
+            report = run.carry_out()
         run.tell(Finished(report))
         bring_up_discoveries(place)
         if report.new and run.loaded is not None:
@@ -163,7 +163,10 @@ class _Run:
         device: str | None,
         tell: Callable[[Event], None],
         compiled: bool,
+        runner: Runner | None = None,
     ) -> None:
+        self.runner = runner
+        self.far = runner if isinstance(runner, FarRunner) else None
         self.place = place
         self.config = config
         self.device_names = device
@@ -171,7 +174,7 @@ class _Run:
         self.device = self.devices[0]
         self.tell = tell
         self.compiled = compiled
-        self.store = LocalStore(place)
+        self.store = open_store(place)
         self.threads = config.threads
         self.manifest: Manifest
         self.seen: Look
@@ -223,8 +226,11 @@ class _Run:
         """Load the encoder with the back-end that was asked for, or that suits the run."""
         encode, images = self.seen.plan.encode, self.seen.scan.images
         step = max(1, len(encode) // SAMPLE_IMAGES)
+        asked = self.config.backend
+        if self.far is not None and len(encode):
+            asked = self.far.backend_for(asked)
         chosen = choose_backend(
-            self.config.backend,
+            asked,
             model,
             sample_of(
                 images.files(encode[::step][:SAMPLE_IMAGES]),
@@ -256,7 +262,7 @@ class _Run:
                 "another index with --index"
             )
 
-    def carry_out(self, runner: Runner | None) -> BuildReport:
+    def carry_out(self) -> BuildReport:
         """Encode what is new, commit it shard by shard, and report."""
         seen, plan = self.seen, self.seen.plan
         device = str(self.loaded.recipe["device"]) if self.loaded else "-"
@@ -277,10 +283,16 @@ class _Run:
                     f"Trying for {seconds:.0f} seconds how {backend} encodes fastest here, once.",
                 )
             ),
+            may_try=self.far is None,
         )
         ahead = estimator.estimate()
         self.plan = ahead.plan
-        if self.plan.compile and self.loaded is not None and len(plan.encode):
+        rows, seconds = ahead.shard_rows, ahead.seconds
+        if self.far is not None and len(plan.encode):
+            rows = self.far.shard_rows(rows, len(plan.encode))
+            times = self.far.times_faster()
+            seconds = None if seconds is None or times is None else seconds / times
+        if self.far is None and self.plan.compile and self.loaded is not None and len(plan.encode):
             self._compile(self.loaded)
         disk = len(plan.encode) * (6 * self.space.dim + _THUMBNAIL_BYTES + _METADATA_BYTES)
         free = shutil.disk_usage(self.place).free
@@ -295,7 +307,7 @@ class _Run:
                 new=len(plan.encode),
                 unchanged=plan.unchanged,
                 new_bytes=encode_bytes(plan, seen.scan),
-                seconds=ahead.seconds,
+                seconds=seconds,
                 disk_bytes=disk,
                 model=self.model,
                 device=device,
@@ -316,15 +328,16 @@ class _Run:
         update = Update(committer, seen.scan, plan, seen.known)
         update.note_files()
         begin = time.perf_counter()
-        done = self._encode(runner, ahead.shard_rows, update) if len(plan.encode) else 0
+        done = self._encode(rows, update) if len(plan.encode) else 0
         encode_seconds = time.perf_counter() - begin
-        estimator.remember(done, encode_seconds)
+        # What others took says nothing of this machine.
+        estimator.remember(done if self.far is None else 0, encode_seconds)
         if self.loaded is not None and committer.needs_texts():
             remember_background(self.loaded, self.tell)  # what a search is measured with
         update.finish(changed=changed or committer.manifest.generation != before)
         # What is searchable now is so before it gets the vectors of other models, too.
         filled = fill_known_spaces(
-            committer, self.config, self.device_names, self.tell, runner, self.loaded
+            committer, self.config, self.device_names, self.tell, self.runner, self.loaded
         )
         if any(space.encoded for space in filled):
             committer.bring_up_cache()
@@ -337,6 +350,7 @@ class _Run:
             moved=moved,
             encode_seconds=encode_seconds,
             has_changed=committer.manifest.generation != before,
+            failed=() if self.far is None else self.far.failed,
         )
         if self.verdict is not None and self.verdict.text:
             report = dataclasses.replace(
@@ -353,7 +367,7 @@ class _Run:
             self.plan = dataclasses.replace(self.plan, compile=False)
             self.tell(BackendChosen(name, f"Going on without --compile: {trouble}"))
 
-    def _encode(self, runner: Runner | None, rows: int, update: Update) -> int:
+    def _encode(self, rows: int, update: Update) -> int:
         """Encode shards of ``rows`` files and commit each; how many images that were."""
         from indexer.shard_task import embed_shard  # and with it Pillow, only when needed
 
@@ -363,19 +377,22 @@ class _Run:
 
         def told(count: int) -> None:
             self.tell(Encoded(count))
-            pace.tick()
+            if self.far is None:
+                pace.tick()
 
-        chosen = runner or runner_for(self.devices, told, clock)
+        chosen = self.runner or runner_for(self.devices, told, clock)
+        if self.far is not None:
+            chosen = self.far.listened_to(told, clock)
         done = 0
         with closed_at_the_end(chosen.run(embed_shard, self._tasks(rows))) as shards:
             for info in shards:
-                if runner is not None:  # elsewhere nothing is heard of a shard before it is done
+                if self.runner is not None and self.far is None:  # nothing was heard of it so far
                     self.tell(Encoded(len(info.task.files)))
                 with clock.busy("write"):
                     update.add_shard(info)
                 done += len(info.indexed)
                 self.tell(Committed(done))
-        if runner is None:  # elsewhere nobody looks at this clock
+        if self.runner is None:  # elsewhere nobody looks at this clock
             self.verdict = pace.verdict()
         return done
 
@@ -387,7 +404,7 @@ class _Run:
         for number, start in enumerate(range(0, len(encode), rows)):
             some = encode[start : start + rows]
             yield ShardTask(
-                index=str(self.place),
+                index=self.store.place,
                 index_uuid=self.manifest.uuid,
                 number=self.manifest.next_shard + number,
                 first_id=self.manifest.next_id + start,

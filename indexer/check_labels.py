@@ -14,6 +14,7 @@ from clipsearch.label_sets import (
     read_remembered,
 )
 from clipsearch.label_version_files import version_files
+from clipsearch.shared_folders import fetched
 from clipsearch.store import LABELS
 from indexer.findings import ERROR, NOTE, Finding, Tally
 
@@ -75,14 +76,14 @@ def _check_versions(tally: Tally, label_set: LabelSet) -> None:
     folder = labels_folder(tally.index)
     for file in version_files(folder, label_set.name):
         try:
-            data = (folder / file).read_bytes()
+            data = fetched(folder / file).read_bytes()
             version = parse_set(label_set.name, data)
             rows = read_rows_of_version(folder, version)
             examples = read_examples(folder, version)
         except FileNotFoundError:
             continue  # let go of since
         except IndexFormatError as error:
-            if (folder / file).is_file():
+            if fetched(folder / file).is_file():
                 message = str(error).partition(": ")[0]
                 told = f"cannot be gone back to: {message}"
                 tally.note(LABEL_SET, f"{LABELS}/{file}", told)

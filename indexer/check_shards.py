@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -57,9 +58,9 @@ class SoundShards:
 def is_whole(tally: Tally, store: LocalStore, ref: FileRef, kind: str, uuid: str) -> bool:
     """Whether a file has the bytes the manifest says, and is of this kind and index."""
     try:
-        with open(store.path(ref.name), "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            size = file.tell()
+        size, digest = _size_and_digest(store.local(ref.name))
+        if (size, digest) != (ref.bytes, ref.sha256) and store.bring_again(ref.name):
+            size, digest = _size_and_digest(store.local(ref.name))
     except (FileNotFoundError, NotADirectoryError):
         tally.error("missing", ref.name, "is not there")
         return False
@@ -85,6 +86,12 @@ def is_whole(tally: Tally, store: LocalStore, ref: FileRef, kind: str, uuid: str
         return False
     tally.rows += ref.rows
     return True
+
+
+def _size_and_digest(path: Path) -> tuple[int, str]:
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return file.tell(), digest
 
 
 def _labels(store: LocalStore, ref: FileRef) -> dict[str, str]:

@@ -209,12 +209,9 @@ def _check_paths(
 
 def _note_leftovers(tally: Tally, store: LocalStore, manifest: Manifest) -> None:
     named = {ref.name for ref in manifest.files()}
-    for folder in _SHARD_FOLDERS:
-        for name in store.list(folder):
-            if name.endswith(".parquet") and name not in named:
-                tally.note(
-                    "leftover",
-                    name,
-                    "belongs to no generation, as after a kill; the next 'clipsearch index' "
-                    "clears it away",
-                )
+    for name in store.leftovers(_SHARD_FOLDERS, named):
+        tally.note(
+            "leftover",
+            name,
+            "belongs to no generation, as after a kill; the next 'clipsearch index' clears it away",
+        )

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import shlex
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from clipsearch.cli import FOUND, INTERRUPTED, NOTHING_FOUND, PARTIAL, no_more_interrupts
+from clipsearch.cli import FOUND, INTERRUPTED, NOTHING_FOUND, PARTIAL, no_more_interrupts, with_urls
 from clipsearch.cli.model_choice import ask_for_model, can_ask
 from clipsearch.cli.output import json_line, write_bytes
 from clipsearch.cli.places import backend_option, devices_option, index_option, index_to_write
+from clipsearch.cli.ray_options import ray_choice, ray_options
 from clipsearch.cli.settings import offline
 from clipsearch.errors import ModelNotChosenError
 from clipsearch.heap import keep_freed_memory
+from clipsearch.remote_urls import is_remote
 from indexer.report import BuildReport, Event, Finished
+
+if TYPE_CHECKING:
+    from clipsearch.ray_choice import RayChoice
+    from indexer.runner import Runner
 
 
 @click.command()
@@ -83,6 +91,7 @@ from indexer.report import BuildReport, Event, Finished
     help="auto draws a bar on a terminal; json tells another program how far it is, a JSON object "
     "a line on standard error.",
 )
+@ray_options
 @click.pass_context
 def index(
     ctx: click.Context,
@@ -96,6 +105,11 @@ def index(
     as_json: bool,
     progress: str,
     compiled: bool,
+    runner: str,
+    address: str | None,
+    ray_actors: int | None,
+    ray_cpus: float | None,
+    ray_gpus: float | None,
     **settings: Any,
 ) -> int:
     """Add FOLDERs of images to an index, or bring it up to date.
@@ -105,11 +119,13 @@ def index(
     are looked at again. Single images may be named too, and - reads a list of them from standard
     input, a line (or a NUL) after each. A .tar of images (as of webdataset, not compressed) or a
     .parquet with a column of them is looked into where it is named, and nothing is unpacked.
+    A FOLDER may be in object storage, s3://BUCKET/FOLDER (or gs://, az://).
 
     \b
       clipsearch index ~/Pictures --index photos.index
       clipsearch index                                   the same folders again
       clipsearch index shards/*.tar data.parquet
+      clipsearch index s3://my-bucket/photos --index photos.index
       find ~/Pictures -newer x -print0 | clipsearch index -
     """
     place = index_to_write(index_path)
@@ -120,6 +136,9 @@ def index(
     if listed == [] and not sources:
         click.echo("The list on standard input is empty: nothing to do.", err=True)
         return NOTHING_FOUND
+    ray = ray_choice(ctx, runner, address, ray_actors, ray_cpus, ray_gpus)
+    if ray is not None:
+        _refuse_with_ray(device, watch)
     flag = ctx.get_parameter_source("model") == click.core.ParameterSource.COMMANDLINE
     run = IndexRun(
         place,
@@ -132,6 +151,7 @@ def index(
         as_json,
         progress_lines=progress == "json",
         compiled=compiled,
+        ray=ray,
     )
     if dry_run and watch:
         raise click.UsageError("--dry-run looks once, --watch stays: say one of them")
@@ -140,8 +160,19 @@ def index(
     if watch:
         if listed is not None:
             raise click.UsageError("--watch looks at folders, not at a list of files")
+        if sources and all(map(is_remote, sources)):
+            from indexer.watch import NOT_WATCHED
+
+            raise click.UsageError(NOT_WATCHED)
         return run.watch()
     return run.carry_out()
+
+
+def _refuse_with_ray(device: str | None, watch: bool) -> None:
+    if watch:
+        raise click.UsageError("--watch stays on this machine: leave --runner ray out")
+    if device is not None and (device == "all" or "," in device):
+        raise click.UsageError("--runner ray spreads the work by itself: --ray-gpus 1, no --device")
 
 
 def _listed() -> list[str]:
@@ -167,6 +198,7 @@ class IndexRun:
         retry: bool = False,
         progress_lines: bool = False,
         compiled: bool = False,
+        ray: RayChoice | None = None,
     ) -> None:
         # OpenMP's threads would spin while they wait, and keep the cores from the threads that
         # decode: on two cores that makes a run one and a half times as long, and more.
@@ -193,6 +225,7 @@ class IndexRun:
         self._retry = retry
         self._progress_lines = progress_lines
         self._compiled = compiled
+        self._ray = ray
         self._exit_code: int | None = None  # of a run that has finished
 
     def build(
@@ -214,18 +247,28 @@ class IndexRun:
                 if isinstance(event, Finished) and when_finished is not None:
                     when_finished(event.report)
 
-            return build_index(
-                self._sources if sources is None else sources,
-                self._place,
-                listed=self._listed,
-                retry=self._retry,
-                encoder=self._model,
-                device=self._device,
-                config=self._config,
-                allow_download=self._may_fetch,
-                on_event=hear,
-                compiled=self._compiled,
-            )
+            with self._runner(hear) as runner:
+                return build_index(
+                    self._sources if sources is None else sources,
+                    self._place,
+                    listed=self._listed,
+                    retry=self._retry,
+                    encoder=self._model,
+                    device=self._device,
+                    config=self._config,
+                    allow_download=self._may_fetch,
+                    runner=runner,
+                    on_event=hear,
+                    compiled=self._compiled,
+                )
+
+    def _runner(self, hear: Callable[[Event], None]) -> AbstractContextManager[Runner | None]:
+        """None for this machine's processes."""
+        if self._ray is None:
+            return contextlib.nullcontext()
+        from indexer.ray_runner import RayRunner
+
+        return RayRunner(self._ray, hear)
 
     def carry_out(self) -> int:
         """Index and tell; returns the exit code."""
@@ -255,7 +298,7 @@ class IndexRun:
         if self._as_json:
             write_bytes(json_line(dataclasses.asdict(report)))
         tell_report(report, self._place)
-        is_partial = report.skipped or report.unreadable or report.not_there
+        is_partial = report.skipped or report.unreadable or report.not_there or report.failed
         self._exit_code = PARTIAL if is_partial else FOUND
 
     def preview(self) -> int:
@@ -301,11 +344,13 @@ class IndexRun:
             words = ["clipsearch", "failures", "--retry"]
         else:
             words = ["clipsearch", "index", *self._sources, *(["-"] if self._listed else [])]
-        words += ["--index", str(self._place)]
+        words += ["--index", with_urls(str(self._place))]
         if not is_begun and self._model is not None:
             words += ["--model", self._model]
         if self._compiled:
             words.append("--compile")
+        if self._ray is not None:
+            words += self._ray.words()
         # What was set is kept with the first part that is finished, and not before.
         for name, value in self._given.items():
             option = "--workers" if name == "decode_threads" else "--" + name.replace("_", "-")

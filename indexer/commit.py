@@ -39,7 +39,7 @@ from clipsearch.shards import (
     read_tables,
     write_table,
 )
-from clipsearch.store import LocalStore
+from clipsearch.store import LocalStore, open_store
 from clipsearch.vector_index import EXACT, choose_kind
 from clipsearch.vector_index_file import bring_up_index_file
 from clipsearch.vectors import VectorCache
@@ -49,6 +49,7 @@ from indexer.path_changes import PathChanges
 if TYPE_CHECKING:
     from indexer.shard_task import SkippedFile
 
+TABLE_FOLDERS = ("images", "embeddings", "paths", "skipped", "deleted")
 _MERGE_AFTER = 64
 _KEY_AND_ID = ("root", "path", "id", "state")
 _ORDER = [("root", "ascending"), ("path", "ascending")]
@@ -60,7 +61,7 @@ class Committer:
     def __init__(self, index: Path, manifest: Manifest) -> None:
         self.manifest = manifest
         self.index = index
-        self.store = LocalStore(index)
+        self.store = open_store(index)
         self.now = datetime.now(UTC)
 
     def add_space(self, space: Space) -> None:
@@ -136,7 +137,7 @@ class Committer:
         self._map_places()
 
     def _write(self, name: str, table: pa.Table, kind: str) -> FileRef:
-        self.store.delete(name)  # of a run that was killed before its manifest
+        name = self.store.unused(name)
         return write_table(self.store, name, table, kind=kind, index_uuid=self.manifest.uuid)
 
     def _write_skipped(self, table: pa.Table) -> FileRef:
@@ -257,9 +258,7 @@ def remove_leftovers(store: LocalStore, manifest: Manifest) -> None:
     """Clear files that no manifest names any more: superseded tables, and what a run that
     was killed had not committed. Readers that still hold an old table re-read the manifest."""
     named = {ref.name for ref in manifest.files()}
-    for folder in ("images", "embeddings", "paths", "skipped", "deleted"):
-        for name in store.list(folder):
-            if name.endswith(".parquet") and name not in named:
-                with contextlib.suppress(OSError):  # still mapped by a reader on Windows
-                    store.delete(name)
+    for name in store.leftovers(TABLE_FOLDERS, named):
+        with contextlib.suppress(OSError):  # still mapped by a reader on Windows
+            store.delete(name)
     store.remove_temporary_files()

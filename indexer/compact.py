@@ -175,11 +175,11 @@ def _merge_images(
     for shard in old:
         thumbnails.update(read_thumbnails(cache, shard.name, manifest.uuid))
     ids = as_numpy(table.column("id")).tolist()
-    store.delete(f"images/{name}")
+    image_name = store.unused(f"images/{name}")
     if thumbnails:
         pictures = [thumbnails.get(image_id, b"") for image_id in ids]
-        write_thumbnails(cache, f"images/{name}", manifest.uuid, ids, pictures)
-    return write_shard(store, f"images/{name}", table, kind="images", index_uuid=manifest.uuid)
+        write_thumbnails(cache, image_name, manifest.uuid, ids, pictures)
+    return write_shard(store, image_name, table, kind="images", index_uuid=manifest.uuid)
 
 
 def _merge_embeddings(
@@ -190,8 +190,7 @@ def _merge_embeddings(
     table = _live(read_tables(store, old, schema), deleted)
     if not len(table):
         return None
-    full_name = f"embeddings/{space}/{name}"
-    store.delete(full_name)
+    full_name = store.unused(f"embeddings/{space}/{name}")
     return write_shard(
         store,
         full_name,

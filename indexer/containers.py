@@ -16,9 +16,12 @@ from typing import TYPE_CHECKING
 
 from clipsearch.errors import ImageError, SourceError
 from clipsearch.file_kinds import container_of, readable_extensions
-from clipsearch.paths import relative_bytes
+from clipsearch.paths import place_text, relative_bytes
+from clipsearch.remote_images import read_object
+from clipsearch.remote_paths import RemotePath
+from clipsearch.remote_urls import is_remote
 from indexer.file_table import FoundFile
-from indexer.presence import is_gone
+from indexer.presence import holds_anything, is_gone, look_at
 
 if TYPE_CHECKING:
     from indexer.decode_messages import FilePart, Source
@@ -123,13 +126,17 @@ def list_container(path: Path, known: Mapping[bytes, int] | None = None) -> List
 
 
 class Presence:
-    """Tells whether files are there, images in containers too. A container is listed once."""
+    """Tells whether files are there, images in containers and in object storage too. A container
+    is listed once, and a bucket that does not answer is not asked again."""
 
     def __init__(self) -> None:
         self._labels: dict[Path, frozenset[bytes] | None] = {}
+        self._silent: set[RemotePath] = set()
 
     def __call__(self, path: str | os.PathLike[str]) -> bool:
         """Whether ``path`` is there; what cannot be looked at is held to be."""
+        if is_remote(path):
+            return self._is_in_bucket(RemotePath(path))
         if not is_gone(path):
             return True
         container = container_of(path)
@@ -139,6 +146,16 @@ class Presence:
             self._labels[container] = _labels(container)
         labels = self._labels[container]
         return labels is None or label_in(container, Path(path)) in labels
+
+    def _is_in_bucket(self, path: RemotePath) -> bool:
+        if path.bucket in self._silent:
+            return True
+        try:
+            return look_at(path) is not None
+        except OSError:
+            if not holds_anything(path):
+                self._silent.add(path.bucket)
+            return True
 
 
 def label_in(container: Path, path: str | os.PathLike[str]) -> bytes:
@@ -160,18 +177,21 @@ def _labels(container: Path) -> frozenset[bytes] | None:
 
 
 def sources_of(files: Iterable[FoundFile], roots: Mapping[int, str]) -> Iterator[Source]:
-    """Where the bytes of each file are, for the decoder. roots : path by id.
+    """Where the bytes of each file are, for the decoder. roots : path, or URL, by id.
 
     Rows of a Parquet file are read when they are asked for, and in their order they are read
     once; one that cannot be read becomes a part of a file that is not there.
     """
-    from indexer.decode_messages import FilePart
+    from indexer.decode_messages import FilePart, RemoteImage
 
     with ExitStack() as opened:
         at = ""
         images: ParquetImages | None = None
         for found in files:
             root = roots[found.root]
+            if is_remote(root):
+                yield RemoteImage(place_text(root, found.path), found.size)
+                continue
             if not found.container:
                 yield os.path.join(root, relative_bytes(found.path))
                 continue
@@ -228,7 +248,12 @@ class MemberReader:
         self._positions: dict[Path, dict[bytes, tuple[int, int]]] = {}
 
     def read(self, container: Path, path: Path) -> bytes:
-        """The image file ``path`` in ``container``. Raises ImageError: vanished, unreadable."""
+        """The image file ``path`` in ``container``, which may be a bucket.
+
+        Raises ImageError: vanished, unreadable; and RemoteError for a bucket out of reach.
+        """
+        if is_remote(path):
+            return read_object(path)
         label = label_in(container, path)
         try:
             if container not in self._positions:

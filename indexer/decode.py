@@ -6,13 +6,17 @@ import contextlib
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
+from typing import TYPE_CHECKING
 
 from clipsearch.encoder import ImageGeometry
 from clipsearch.errors import ImageError
-from clipsearch.images import DecodedImage
-from indexer.decode_messages import DecodeOptions, FilePart, Source
+from clipsearch.images import DecodedImage, most_bytes_of_file
+from indexer.decode_messages import DecodeOptions, FilePart, LocalSource, RemoteImage, Source
 from indexer.decode_pool import DecodeSession, close_workers, start_workers
 from indexer.stage_clock import StageClock
+
+if TYPE_CHECKING:
+    from indexer.read_ahead import Arriving, ReadAhead
 
 __all__ = [
     "FilePart",
@@ -53,7 +57,10 @@ def decode_in_order(
     clock : hears how long each of the processes is busy with an image.
     resize, jpeg : what is left to a device; see ``device_decode``.
 
-    Raises OptionError, and ClipsearchError when the decoder processes cannot be started.
+    Images in object storage are read meanwhile, as far ahead as ``look_ahead`` lets them be.
+
+    Raises OptionError, ClipsearchError when the decoder processes cannot be started, and
+    RemoteError when object storage is out of reach.
     """
     session = DecodeSession(
         DecodeOptions(geometry, decode, max_megapixels, thumbnail_side, seconds, resize, jpeg)
@@ -61,7 +68,17 @@ def decode_in_order(
 
     stages = clock or StageClock()
 
-    def read(source: Source) -> DecodedImage | ImageError:
+    ahead: ReadAhead | None = None
+
+    def read_remote(arriving: Arriving) -> DecodedImage | ImageError:
+        try:
+            # What a network takes counts as what a disk does.
+            with stages.busy("decode"), arriving as file:
+                return session.decode(file)
+        except ImageError as error:
+            return error
+
+    def read(source: LocalSource) -> DecodedImage | ImageError:
         try:
             with stages.busy("decode"):
                 return session.decode(source)
@@ -73,7 +90,12 @@ def decode_in_order(
     pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
     try:
         for source in sources:
-            waiting.append(pool.submit(read, source))
+            if isinstance(source, RemoteImage):
+                if ahead is None:
+                    ahead = _read_ahead(max_megapixels)
+                waiting.append(pool.submit(read_remote, ahead.begin(source)))
+            else:
+                waiting.append(pool.submit(read, source))
             if len(waiting) >= look_ahead:
                 yield _result(waiting.popleft(), is_stopped)
         while waiting:
@@ -83,7 +105,15 @@ def decode_in_order(
         # Whoever stops early, as with Ctrl-C, does not wait for a picture that hangs.
         wait([future for future in waiting if not future.cancelled()], _PATIENCE_SECONDS)
         session.cancel()
+        if ahead is not None:
+            ahead.close()
         pool.shutdown(wait=True)
+
+
+def _read_ahead(max_megapixels: float) -> ReadAhead:
+    from indexer.read_ahead import ReadAhead  # only where something is in object storage
+
+    return ReadAhead(most_bytes_of_file(max_megapixels))
 
 
 def _result(

@@ -43,8 +43,29 @@ class FilePart:
     size: int
 
 
-Source = str | FilePart | bytes
+@dataclass(frozen=True)
+class RemoteImage:
+    """An image in object storage, of ``size`` bytes. It is read before a decoder hears of it:
+    what a network takes is no fault of the image."""
+
+    url: str
+    size: int
+
+
+@dataclass(frozen=True)
+class NamedBytes:
+    """An image file that is in memory, and what it is called: of some RAW photos only the name
+    tells that they are."""
+
+    name: str
+    data: bytes
+
+
+LocalSource = str | FilePart | bytes | NamedBytes
 """Where an image is: the path of its file, a part of a file, or the bytes of its file."""
+
+Source = LocalSource | RemoteImage
+"""The same, or a URL."""
 
 
 @dataclass(frozen=True)
@@ -107,9 +128,11 @@ def _read_exactly(stream: IO[bytes], size: int) -> bytearray:
     return data
 
 
-def request_message(source: Source, options: DecodeOptions) -> Message:
+def request_message(source: LocalSource, options: DecodeOptions) -> Message:
     """The message that asks for one image."""
     header: dict[str, Any] = {"options": _as_dict(options)}
+    if isinstance(source, NamedBytes):
+        return Message({**header, "source": "bytes", "name": source.name}, [source.data])
     if isinstance(source, bytes):
         return Message({**header, "source": "bytes"}, [source])
     if isinstance(source, FilePart):
@@ -130,13 +153,14 @@ def _whole_path(path: str) -> bytes:
     return os.fsencode(path if os.path.isabs(path) else os.path.join(os.getcwd(), path))
 
 
-def read_request(message: Message) -> tuple[Source, DecodeOptions]:
+def read_request(message: Message) -> tuple[LocalSource, DecodeOptions]:
     """The inverse of ``request_message``; paths are whole."""
     header, (part,) = message.header, message.parts
     options = DecodeOptions(**header["options"])
     options = dataclasses.replace(options, geometry=ImageGeometry(**header["options"]["geometry"]))
     if header["source"] == "bytes":
-        return bytes(part), options
+        data = bytes(part)
+        return (NamedBytes(header["name"], data) if "name" in header else data), options
     path = os.fsdecode(bytes(part))
     if header["source"] == "part":
         return FilePart(path, header["offset"], header["size"]), options

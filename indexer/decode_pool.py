@@ -11,7 +11,13 @@ from contextlib import contextmanager
 
 from clipsearch.errors import ClipsearchError, ImageError
 from clipsearch.images import DecodedImage
-from indexer.decode_messages import DecodeOptions, Message, Source, read_answer, request_message
+from indexer.decode_messages import (
+    DecodeOptions,
+    LocalSource,
+    Message,
+    read_answer,
+    request_message,
+)
 from indexer.worker_process import WorkerEnded, WorkerProcess, forget_watchdog
 
 
@@ -40,7 +46,7 @@ class DecodeSession:
         self._is_cancelled = False
         self._asked: set[WorkerProcess] = set()
 
-    def decode(self, source: Source) -> DecodedImage:
+    def decode(self, source: LocalSource) -> DecodedImage:
         """The image, decoded in another process.
 
         A file that a process died of is tried once more, in a new process and with nothing

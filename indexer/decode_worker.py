@@ -18,14 +18,15 @@ from typing import BinaryIO
 from PIL import Image
 
 from clipsearch.errors import ImageError, OptionError
-from clipsearch.heap import keep_freed_memory
-from clipsearch.images import DecodedImage, decode_image, read_file
+from clipsearch.heap import give_back_memory, keep_freed_memory
+from clipsearch.images import DecodedImage, decode_image, most_bytes_of_file, read_file
 from indexer.decode_messages import (
     READY,
     DecodeOptions,
     FilePart,
+    LocalSource,
     Message,
-    Source,
+    NamedBytes,
     error_message,
     image_message,
     read_message,
@@ -98,6 +99,7 @@ def _give_back_memory(answer: Message) -> None:
         if metadata["width"] * metadata["height"] <= _KEPT_PIXELS:
             return
     Image.core.clear_cache()  # type: ignore[attr-defined]
+    give_back_memory()
 
 
 def _set_alarm(seconds: float) -> None:
@@ -107,7 +109,7 @@ def _set_alarm(seconds: float) -> None:
         signal.alarm(int(min(seconds, _LONGEST_ALARM)))
 
 
-def _answer(source: Source, options: DecodeOptions) -> Message:
+def _answer(source: LocalSource, options: DecodeOptions) -> Message:
     try:
         return image_message(_decode(source, options))
     except (ImageError, OptionError) as error:
@@ -120,11 +122,13 @@ def _answer(source: Source, options: DecodeOptions) -> Message:
         return error_message(ImageError("corrupt", what))
 
 
-def _decode(source: Source, options: DecodeOptions) -> DecodedImage:
+def _decode(source: LocalSource, options: DecodeOptions) -> DecodedImage:
     if isinstance(source, FilePart):
         name, data = source.path, _read_part(source, options.max_megapixels)
     elif isinstance(source, str):
         name, data = source, read_file(source, options.max_megapixels)
+    elif isinstance(source, NamedBytes):
+        name, data = source.name, source.data
     else:
         name, data = "", source
     if options.jpeg == "device":
@@ -146,7 +150,7 @@ def _decode(source: Source, options: DecodeOptions) -> DecodedImage:
 
 def _read_part(part: FilePart, max_megapixels: float) -> bytes:
     """The bytes of the part. Raises ImageError: vanished, unreadable, truncated, too_large."""
-    most = int(min(max_megapixels, 1e9) * 16e6) + (64 << 20)  # as for whole files
+    most = most_bytes_of_file(max_megapixels)  # as for whole files
     if part.offset < 0 or part.size < 0:
         raise ImageError("unreadable", "no part of a file is there")
     if part.size > most:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from clipsearch.errors import ClipsearchError, IndexNotFoundError
 from clipsearch.manifest import FORMAT_VERSION, MANIFEST_NAME, Manifest, read_manifest
-from clipsearch.store import LocalStore
+from clipsearch.remote_urls import is_remote
+from clipsearch.store import open_store
 from indexer.doctor import OK, PROBLEM, WARNING, Check, guarded, room, writable
 
 
@@ -36,7 +37,8 @@ def check_index(named: str | None) -> list[Check]:
     def read(place: Path) -> Iterator[Check]:
         nonlocal manifest
         try:
-            manifest = read_manifest(LocalStore(place), str(place))
+            store = open_store(place)
+            manifest = read_manifest(store, str(place))
         except ClipsearchError as error:
             message, _, cure = str(error).rpartition(": ")
             yield Check(PROBLEM, "index", message or cure, cure)
@@ -44,7 +46,7 @@ def check_index(named: str | None) -> list[Check]:
         yield Check(
             OK,
             "index",
-            f"{place}: format {FORMAT_VERSION}, generation {manifest.generation}, "
+            f"{store.place}: format {FORMAT_VERSION}, generation {manifest.generation}, "
             f"{sum(ref.rows for ref in manifest.images):,} images",
         )
 
@@ -106,7 +108,10 @@ def _model(manifest: Manifest) -> Iterator[Check]:
 
 def _roots(manifest: Manifest) -> Iterator[Check]:
     for root in manifest.roots:
-        if os.path.isdir(root.path):
+        if is_remote(root.path):
+            # Asked after only where that is wanted: it would take a network.
+            yield Check(OK, "folder", f"{root.path}, in object storage")
+        elif os.path.isdir(root.path):
             yield Check(OK, "folder", root.path)
         else:
             yield Check(
@@ -142,11 +147,11 @@ def _discoveries(place: Path, manifest: Manifest) -> Iterator[Check]:
 
 def _files(place: Path, manifest: Manifest) -> Iterator[Check]:
     """A quick look: every file there, and as long as it should be. ``verify`` reads them."""
-    store = LocalStore(place)
+    store = open_store(place)
     wrong = []
     for ref in manifest.files():
         try:
-            size = store.path(ref.name).stat().st_size
+            size = store.size(ref.name)
         except OSError as error:
             wrong.append(f"{ref.name}: {error.strerror}")
         else:

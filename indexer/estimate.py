@@ -90,7 +90,8 @@ class Estimator:
 
     encoder : None where nothing is to be encoded. plan : the one that goes without a trial.
     devices : how many encode, each by that plan. before_trial : hears how many seconds the
-    trial takes that is about to begin.
+    trial takes that is about to begin. may_try : False where others encode, of whom a trial on
+    this machine would say nothing.
     """
 
     def __init__(
@@ -102,7 +103,9 @@ class Estimator:
         memory: TuningMemory | None = None,
         devices: int = 1,
         before_trial: Callable[[float], object] = lambda seconds: None,
+        may_try: bool = True,
     ) -> None:
+        self._may_try = may_try
         self._before_trial = before_trial
         self._encoder = encoder
         self._seen = seen
@@ -133,7 +136,7 @@ class Estimator:
         if self._images <= _PROBE_IMAGES:
             return Estimate(_bounded(plan, self._config, memory.most_at_a_time(self._key)))
         each = memory.seconds(self._key, self._kind)
-        is_settled = cut_short is not None or tuned is not None
+        is_settled = cut_short is not None or tuned is not None or not self._may_try
         if each is None or not (is_settled or trial_seconds(each * self._images) == 0):
             from indexer.probe import Probe  # and with it Pillow, only when needed
 

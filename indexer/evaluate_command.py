@@ -12,7 +12,7 @@ import click
 from clipsearch.cli import FOUND, INTERRUPTED, PARTIAL, no_more_interrupts, silence_stdout
 from clipsearch.cli.model_choice import ask_for_model, can_ask
 from clipsearch.cli.output import for_display, on_terminal
-from clipsearch.cli.places import device_option
+from clipsearch.cli.places import device_option, named_index
 from clipsearch.cli.settings import offline
 from clipsearch.cli.text_progress import TextProgress
 from clipsearch.errors import ModelNotChosenError, OptionError
@@ -134,10 +134,11 @@ def evaluate(
     report = _checked_report(report_path, force)
     if source == "":
         raise OptionError("expected a folder or a table, got an empty name")
+    index = None if of_index is None else str(named_index(of_index))
     settings = EvaluationSettings(
         source=source,
-        index=of_index,
-        models=models or _usual_models(of_index),
+        index=index,
+        models=models or _usual_models(index),
         prompts=prompts or ("simple",),
         context=context,
         descriptions=descriptions,

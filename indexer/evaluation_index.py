@@ -26,7 +26,7 @@ from clipsearch.manifest import Manifest, read_manifest
 from clipsearch.model_names import choose_model, folder_of, resolve_model_name
 from clipsearch.presets import BUILT_IN
 from clipsearch.spaces import lacking_ids, space_named
-from clipsearch.store import LocalStore
+from clipsearch.store import open_store
 from indexer.build import build_index, saved_config
 from indexer.lock import writer_lock
 from indexer.model_spaces import add_model
@@ -196,7 +196,7 @@ def told_names(spaces: Sequence[Space]) -> list[str]:
 
 
 def _manifest(place: Path) -> Manifest:
-    return read_manifest(LocalStore(place), str(place))
+    return read_manifest(open_store(place), str(place))
 
 
 def _default_space(place: Path) -> Space | None:
@@ -210,7 +210,7 @@ def _default_space(place: Path) -> Space | None:
 
 def _complete_space(place: Path, model: str, device: str | None) -> Space | None:
     """The space of a model in which every image has a vector; None where there is none."""
-    store, manifest = LocalStore(place), _manifest(place)
+    store, manifest = open_store(place), _manifest(place)
     found = [space for space in manifest.spaces.values() if space.model == model]
     if folder_of(model) is not None and model != BUILT_IN:
         # Another model may be in the folder by now, as after training goes on.

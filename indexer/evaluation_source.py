@@ -27,6 +27,7 @@ from clipsearch.labelled_table import (
     read_labelled_table,
 )
 from clipsearch.prompts import same_label
+from clipsearch.remote_urls import is_remote
 from indexer.evaluation_index import (
     EvaluationIndex,
     class_folders,
@@ -128,6 +129,11 @@ class EvaluationSource:
             )
 
     def _checked_folders(self, top: Path) -> list[str]:
+        if is_remote(top):
+            raise SourceError(
+                f"photos in object storage are evaluated by the vectors of an index: index {top}, "
+                "and name that with --index INDEX"
+            )
         if not top.exists():
             raise SourceError(f"no such folder or file: {top}")
         if not top.is_dir():

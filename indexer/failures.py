@@ -10,7 +10,8 @@ from pathlib import Path
 
 from clipsearch.manifest import read_manifest
 from clipsearch.paths import relative_bytes
-from clipsearch.store import LocalStore
+from clipsearch.remote_paths import place_of
+from clipsearch.store import index_folder, open_store
 from indexer.known import read_skipped
 
 
@@ -29,11 +30,11 @@ class Failure:
 def read_failures(index: str | os.PathLike[str], reasons: Sequence[str] = ()) -> list[Failure]:
     """The skipped images of an index, in order of reason and path; only ``reasons`` where some
     are named. Raises IndexNotFoundError and IndexFormatError."""
-    store = LocalStore(Path(index))
+    store = open_store(index_folder(index))
     manifest = read_manifest(store, str(index))
     failures = [
         Failure(
-            Path(manifest.root(row["root"]).path, relative_bytes(row["path"])),
+            place_of(manifest.root(row["root"]).path, relative_bytes(row["path"])),
             row["reason"],
             row["message"],
             row["size"],

@@ -160,7 +160,9 @@ def in_one_order(tables: Sequence[FileTable]) -> FileTable:
         np.concatenate([table.sizes for table in tables])[order],
         np.concatenate([table.mtimes for table in tables])[order],
         np.concatenate([table.inodes for table in tables])[order],
-        Parts(
+        None
+        if all(table.parts is None for table in tables)
+        else Parts(
             tuple(containers),
             np.concatenate(numbers)[order].astype(np.int32),
             np.concatenate(positions)[order],

@@ -30,7 +30,7 @@ from indexer.encode_plan import EncodePlan, default_plan
 from indexer.estimate import remembered_plan
 from indexer.pace import PaceTeller, clock_for
 from indexer.report import BackendChosen, Committed, Encoded, Event, FillingSpace, SpaceFilled
-from indexer.runner import Runner, closed_at_the_end
+from indexer.runner import FarRunner, Runner, closed_at_the_end
 
 if TYPE_CHECKING:
     from indexer.lacking import Encodable
@@ -99,8 +99,11 @@ def fill_space(
         return filled(0)
     try:
         if encoder is None:
+            asked = config.backend
+            if isinstance(runner, FarRunner):
+                asked = runner.backend_for(asked)
             chosen_backend = choose_backend(
-                config.backend,
+                asked,
                 space.model,
                 _sample(committer, first, config),
                 total,
@@ -127,22 +130,29 @@ def fill_space(
     clock = clock_for(encoder)
     pace = PaceTeller(clock, plan, tell, len(devices))
 
+    far = runner if isinstance(runner, FarRunner) else None
+
     def told(count: int) -> None:
         tell(Encoded(count))
-        pace.tick()
+        if far is None:
+            pace.tick()
 
     chosen = runner or runner_for(devices, told, clock)
+    if far is not None:
+        chosen = far.listened_to(told, clock)
     tasks = filling.tasks(chain([first], found))
     with closed_at_the_end(chosen.run(embed_vectors, tasks)) as parts:
         for part in parts:
-            if runner is not None:
+            if runner is not None and far is None:
                 tell(Encoded(len(part.task.images)))
             with clock.busy("write"):
                 filling.take(part)
             tell(Committed(filling.encoded))
     filling.commit()
     tell(Encoded(total - filling.tried))  # no file is there that holds the others
-    return filled(filling.encoded, time.perf_counter() - begin)
+    failed = far.failed if far is not None else []
+    why = failed[-1].reason if failed and filling.encoded < total else ""
+    return filled(filling.encoded, time.perf_counter() - begin, why)
 
 
 def _sample(committer: Committer, some: Encodable, config: IndexConfig) -> Sample:
@@ -250,7 +260,7 @@ class _Filling:
             ids, vectors = [old_ids, *ids], [old_vectors, *vectors]
             recipe = _common(before.recipe, recipe)
         name = f"embeddings/{self._space.id}/{number}-{manifest.generation + 1:07d}.parquet"
-        store.delete(name)  # left by a run that was killed before the manifest named it
+        name = store.unused(name)
         table = embedding_table(*_in_order(ids, vectors))
         return write_shard(
             store, name, table, kind="embeddings", index_uuid=manifest.uuid, recipe=recipe

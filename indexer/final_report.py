@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from clipsearch.paths import MISSING, read_paths, relative_bytes
+from clipsearch.remote_paths import place_of
 from clipsearch.shards import Int64, int_array
 from indexer.commit import Committer
 from indexer.file_table import same_rows
 from indexer.known import read_skipped
 from indexer.look import Look, known_absent, offline_folders
-from indexer.report import BuildReport
+from indexer.report import BuildReport, FailedPart
 
 _EXAMPLES = 5
 
@@ -26,26 +29,30 @@ def final_report(
     moved: int,
     encode_seconds: float,
     has_changed: bool,
+    failed: Sequence[FailedPart] = (),
 ) -> BuildReport:
-    """The account of a run that is over. ``has_changed`` says whether it committed anything."""
+    """The account of a run that is over. ``has_changed`` says whether it committed anything.
+    ``failed`` are the parts that were given up."""
     scan, plan, known = seen.scan, seen.plan, seen.known
     here = plan.ids >= 0
     ids = np.sort(plan.ids[here])
     distinct = int((np.diff(ids) > 0).sum()) + bool(len(ids))
-    reasons, examples = _skipped(seen, committer, np.flatnonzero(~here))
+    given_up = _given_up(seen, failed) & ~here
+    skipped = ~here & ~given_up
+    reasons, examples = _skipped(seen, committer, np.flatnonzero(skipped))
     missing = int(known.missing.sum())
     if has_changed:
         columns = ("root", "path", "state")
         states = read_paths(committer.store, committer.manifest, columns).column("state")
         missing = states.to_pylist().count(MISSING)
     return BuildReport(
-        index=str(committer.index),
+        index=committer.store.place,
         model=model,
         found=scan.found,
         indexed=distinct,
         new=new,
         copies=int(here.sum()) - distinct,
-        skipped=int((~here).sum()),
+        skipped=int(skipped.sum()),
         ignored=sum(scan.ignored.values()),
         missing=missing,
         moved=moved,
@@ -57,7 +64,20 @@ def final_report(
         skipped_examples=examples,
         ignored_kinds=dict(scan.ignored.most_common()),
         unreadable=tuple(scan.unreadable),
+        failed=tuple(dataclasses.replace(part, rows=()) for part in failed),
+        given_up=int(given_up.sum()),
     )
+
+
+def _given_up(seen: Look, failed: Sequence[FailedPart]) -> npt.NDArray[np.bool_]:
+    """(n,) bool over the found files: those of the parts, and their copies."""
+    plan = seen.plan
+    given_up = np.zeros(len(plan.ids), bool)
+    for part in failed:
+        for row in part.rows:
+            copies = plan.same_as.get(row)
+            given_up[[row, *(copies.rows if copies is not None else ())]] = True
+    return given_up
 
 
 def _skipped(
@@ -79,6 +99,6 @@ def _skipped(
     for lost in table.take(int_array(match[match >= 0])).to_pylist():
         reasons[lost["reason"]] = reasons.get(lost["reason"], 0) + 1
         if len(examples) < _EXAMPLES:
-            place = Path(manifest.root(lost["root"]).path, relative_bytes(lost["path"]))
+            place = place_of(manifest.root(lost["root"]).path, relative_bytes(lost["path"]))
             examples.append((str(place), lost["message"]))
     return reasons, tuple(examples)

@@ -10,18 +10,30 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from clipsearch.errors import SourceError
 from clipsearch.manifest import Manifest, Root
+from clipsearch.remote_urls import SCHEMES, is_remote
 from clipsearch.shards import Int64
 from indexer.file_table import FileTable, binary_array
 from indexer.sources import Sources, assign_roots, root_of, spelled_as_known
 
 _FOLDERS_REMEMBERED = 65_536
+_URLS = tuple(f"{scheme}://".encode() for scheme in SCHEMES)
+
+
+def _not_on_a_disk(place: object) -> SourceError:
+    return SourceError(
+        f"import takes images by paths of a disk, got {place}: give paths below some folder "
+        "(--root), and then say where that is with 'clipsearch move FOLDER s3://bucket/folder'"
+    )
 
 
 class ImportPlaces:
     """Turns names into places. ``base`` is what relative names are taken below."""
 
     def __init__(self, base: Path, roots: tuple[Root, ...]) -> None:
+        if is_remote(base):
+            raise _not_on_a_disk(base)
         self._base = os.fsencode(base)
         self._roots = roots
         self._folders: dict[bytes, tuple[int, bytes]] = {}
@@ -29,9 +41,12 @@ class ImportPlaces:
         self._surveyed: set[bytes] = set()
 
     def absolute(self, name: bytes) -> bytes | None:
-        """The absolute path of a name; None for a name that can be no file's."""
+        """The absolute path of a name; None for a name that can be no file's. SourceError for one
+        in object storage."""
         if not name or b"\0" in name:
             return None
+        if name.startswith(_URLS):
+            raise _not_on_a_disk(os.fsdecode(name))
         path = os.path.abspath(os.path.join(self._base, name))
         return path if os.path.basename(path) else None
 

@@ -87,10 +87,8 @@ class PendingImport:
         """Write the files of one shard; what that changes in the manifest."""
         store, manifest = self._committer.store, self._committer.manifest
         number = manifest.next_shard
-        image_name = f"images/{number:05d}.parquet"
-        embedding_name = f"embeddings/{self._space_id}/{number:05d}.parquet"
-        for name in (image_name, embedding_name):
-            store.delete(name)  # left by a run that was killed before the manifest named it
+        image_name = store.unused(f"images/{number:05d}.parquet")
+        embedding_name = store.unused(f"embeddings/{self._space_id}/{number:05d}.parquet")
         ids = np.array([image.id for image in self.images], np.int64)
         pictures = [image.thumbnail or b"" for image in self.images]  # a place for each
         cache = cache_folder(self._committer.index)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import shutil
 import time
 from collections.abc import Callable
@@ -19,7 +18,7 @@ from clipsearch.encoder import Encoder, Space, load_encoder
 from clipsearch.errors import IndexNotFoundError, OptionError, SpaceMismatchError
 from clipsearch.manifest import new_manifest, read_for_writing
 from clipsearch.model_names import resolve_model_name
-from clipsearch.store import LocalStore
+from clipsearch.store import index_folder, open_store
 from indexer.background_texts import remember_background, remember_fits
 from indexer.bring_up import bring_up_discoveries
 from indexer.commit import Committer, remove_leftovers
@@ -62,7 +61,7 @@ def import_vectors(
     and the errors of ``load_encoder``.
     """
     opened = open_import(source, paths)
-    place = Path(os.path.abspath(index))
+    place = index_folder(index)
     is_ours = make_folder(place)
     try:
         with writer_lock(place), taken_away_if_nothing_came(place, is_ours):
@@ -93,7 +92,7 @@ class _Import:
         self.source = source
         self.name = name
         self.tell = tell
-        self.store = LocalStore(place)
+        self.store = open_store(place)
         try:
             self.manifest = read_for_writing(self.store, str(place))
             remove_leftovers(self.store, self.manifest)
@@ -130,7 +129,7 @@ class _Import:
                 f"makes vectors of {self.space.dim}: name the model they were made with"
             )
         self.report = ImportReport(
-            str(self.place), self.name, self.space.model, found=len(self.source)
+            self.store.place, self.name, self.space.model, found=len(self.source)
         )
 
     def survey(self, base: Path) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from clipsearch.manifest import Manifest
-from clipsearch.paths import MISSING, PRESENT, read_paths, relative_bytes
+from clipsearch.paths import MISSING, PRESENT, place_text, read_paths
+from clipsearch.remote_paths import place_of
 from clipsearch.shards import SKIPPED_SCHEMA, Int64, as_numpy, int_array, read_tables
 from clipsearch.store import Store
 from indexer.file_table import Int32, UInt64
@@ -75,7 +74,7 @@ class KnownFiles:
     def place(self, manifest: Manifest, position: int) -> str:
         """Where a file is, or was."""
         root = manifest.root(int(self.roots[position])).path
-        return os.path.join(root, relative_bytes(self.paths[position].as_py()))
+        return place_text(root, self.paths[position].as_py())
 
     def below(self, regions: Iterable[Region]) -> npt.NDArray[np.bool_]:
         """(n,) whether a file lies in one of ``regions``."""
@@ -94,7 +93,7 @@ class KnownFiles:
             return rows
         kept = []
         for row in rows.tolist():
-            path = Path(self.place(manifest, row))
+            path = place_of(self.place(manifest, row))
             if not any(str(place) in places for place in (path, *path.parents)):
                 kept.append(row)
         return np.array(kept, np.int64)

@@ -10,6 +10,7 @@ import numpy as np
 
 from clipsearch.file_kinds import container_of
 from clipsearch.manifest import Manifest, ShardRef
+from clipsearch.remote_urls import is_remote
 from clipsearch.shards import IMAGE_SCHEMA, Int64, as_numpy, read_tables
 from clipsearch.spaces import shard_number
 from clipsearch.store import LocalStore
@@ -51,6 +52,8 @@ class KnownPlaces:
         if known.root in self._away:
             return None
         path = self._known.place(self._manifest, row)
+        if is_remote(path):  # whether it is there shows when it is read
+            return None if self._known.missing[row] else _found(known)
         try:
             container = container_of(path)
             if container is None:

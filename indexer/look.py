@@ -14,8 +14,9 @@ import pyarrow as pa
 from clipsearch.errors import SourceError
 from clipsearch.file_kinds import RAW_CURE, RAW_EXTENSIONS
 from clipsearch.manifest import Manifest
-from clipsearch.paths import relative_bytes
-from clipsearch.store import LocalStore, Store
+from clipsearch.paths import place_text
+from clipsearch.remote_paths import RemotePath, place_of
+from clipsearch.store import Store, open_store
 from indexer.config import IndexConfig
 from indexer.file_table import binary_array, same_rows
 from indexer.known import KnownFiles, read_known, read_skipped
@@ -60,7 +61,7 @@ def look(
 
     Raises SourceError for sources that are none, and when there is nothing to do with them.
     """
-    store = LocalStore(place)
+    store = open_store(place)
     listed = list(listed)
     known = read_known(store, manifest)
     if not sources and not listed:
@@ -70,7 +71,7 @@ def look(
     resolved = resolve_sources(sources, manifest.roots, listed)
     roots = assign_roots(manifest, resolved)
     next_root = max([manifest.next_root - 1, *(root.id for root in roots)]) + 1
-    named = topmost([*map(Path, manifest.sources), *resolved.folders, *resolved.containers])
+    named = topmost([*map(place_of, manifest.sources), *resolved.folders, *resolved.containers])
     manifest = dataclasses.replace(
         manifest, roots=roots, next_root=next_root, sources=tuple(map(str, named))
     )
@@ -89,9 +90,8 @@ def look(
 def _known_elsewhere(store: Store, manifest: Manifest, known: KnownFiles) -> list[PathName]:
     """The files that the index knows, or skipped, and that lie in none of its sources: they came
     one by one."""
-    regions = [
-        region for source in manifest.sources for region in regions_of(Path(source), manifest.roots)
-    ]
+    tops = map(place_of, manifest.sources)
+    regions = [region for top in tops for region in regions_of(top, manifest.roots)]
     places: list[PathName] = [
         known.place(manifest, row) for row in np.flatnonzero(~known.below(regions)).tolist()
     ]
@@ -100,7 +100,7 @@ def _known_elsewhere(store: Store, manifest: Manifest, known: KnownFiles) -> lis
         skipped.column("root").to_pylist(), skipped.column("path").to_pylist(), strict=True
     ):
         if not any(root_id == root and path.startswith(prefix) for root, prefix in regions):
-            places.append(os.path.join(manifest.root(root_id).path, relative_bytes(path)))
+            places.append(place_text(manifest.root(root_id).path, path))
     return places
 
 
@@ -108,7 +108,7 @@ def _nothing_there(sources: Sources, found: Scan) -> str:
     if sources.gone:
         return f"no such folder or file: {sources.gone[0]}"
     others = sum(found.ignored.values())
-    if found.unreadable and not sources.folders:
+    if found.unreadable and all(isinstance(folder, RemotePath) for folder in sources.folders):
         return "could not read {}: {}".format(*found.unreadable[0])
     files = [*sources.containers, *sources.files, *sources.members]
     names = ", ".join(map(str, [*sources.folders, *files[:3]]))
@@ -164,7 +164,7 @@ def forecast(seen: Look, place: Path) -> Forecast:
     for difference in differences(seen):
         counts[difference.kind] = counts.get(difference.kind, 0) + 1
     return Forecast(
-        index=str(place),
+        index=open_store(place).place,
         found=seen.scan.found,
         unchanged=seen.plan.unchanged,
         encode=len(seen.plan.encode),
@@ -183,7 +183,7 @@ def offline_folders(seen: Look) -> tuple[str, ...]:
     """The folders of the index that were asked about and are not there now."""
     names = []
     for root, prefix in seen.scan.offline:
-        path = Path(seen.manifest.root(root).path, os.fsdecode(prefix))
+        path = place_of(seen.manifest.root(root).path, os.fsdecode(prefix))
         names.append(str(path))
     return tuple(dict.fromkeys(names))
 

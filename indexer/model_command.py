@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from clipsearch.carried_labels import FAILED
-from clipsearch.cli import FOUND, INTERRUPTED, PARTIAL, no_more_interrupts
+from clipsearch.cli import FOUND, INTERRUPTED, PARTIAL, no_more_interrupts, with_urls
 from clipsearch.cli.output import counted, for_display, json_line, write_bytes
 from clipsearch.cli.places import backend_option, device_option, existing_index, index_option
 from clipsearch.cli.settings import offline
@@ -60,7 +60,7 @@ def add(
             )
     except KeyboardInterrupt:
         no_more_interrupts()
-        again = shlex.join(["clipsearch", "model", "add", name, "--index", str(place)])
+        again = shlex.join(["clipsearch", "model", "add", name, "--index", with_urls(str(place))])
         say(f"\nInterrupted. Every finished part is saved; go on with:\n  {again}")
         return INTERRUPTED
     if as_json:
@@ -122,7 +122,7 @@ def use(
         if not switched:
             raise
         no_more_interrupts()
-        again = shlex.join(["clipsearch", "model", "use", name, "--index", str(place)])
+        again = shlex.join(["clipsearch", "model", "use", name, "--index", with_urls(str(place))])
         say(f"\nInterrupted. The index answers with it; label sets are left:\n  {again}")
         return INTERRUPTED
     if as_json:

@@ -15,11 +15,13 @@ from clipsearch.errors import OptionError
 from clipsearch.file_kinds import CONTAINER_EXTENSIONS
 from clipsearch.manifest import Manifest, Root
 from clipsearch.paths import PRESENT, read_paths, relative_bytes
+from clipsearch.remote_paths import place_of
 from clipsearch.shards import int_array
 from indexer.commit import Committer
 from indexer.containers import Presence
 from indexer.file_table import binary_array
 from indexer.known import KnownFiles, read_known, read_skipped
+from indexer.presence import look_at
 from indexer.sources import absolute_path, root_of, spelled_as_known
 from indexer.writing import writing
 
@@ -66,7 +68,7 @@ def move(
             raise OptionError(f"the index knows no file in {source}; its folders are {names}")
         sample = random.sample(rows.tolist(), min(_LOOKED_FOR, len(rows)))
         is_there = Presence()
-        places = [Path(known.place(manifest, row)) for row in sample]
+        places = [place_of(known.place(manifest, row)) for row in sample]
         still = sum(map(is_there, places))
         there = sum(
             is_there(place) and _may_be(place, int(known.sizes[row]))
@@ -85,11 +87,15 @@ def move(
 
 
 def _may_be(place: Path, size: int) -> bool:
-    """Whether a file that is there may be one of ``size`` bytes; in a tar, nobody looks."""
+    """Whether a file that is there may be one of ``size`` bytes, 0 for not known; in a tar, nobody
+    looks."""
+    if not size:
+        return True
     try:
-        return os.stat(place).st_size == size
+        found = look_at(place)
     except OSError:
         return True
+    return found is None or found.st_size == size
 
 
 def _rebased(path: Path, source: Path, target: Path) -> Path:
@@ -98,7 +104,7 @@ def _rebased(path: Path, source: Path, target: Path) -> Path:
 
 def _rows_in(manifest: Manifest, known: KnownFiles, root: Root, source: Path) -> list[int]:
     """The known rows of one root that lie in ``source``."""
-    if Path(root.path).is_relative_to(source):
+    if place_of(root.path).is_relative_to(source):
         region = (root.id, b"")
     elif source.is_relative_to(root.path):
         region = (root.id, os.fsencode(source.relative_to(root.path).as_posix()) + b"/")
@@ -117,7 +123,7 @@ def _rewrite(committer: Committer, source: Path, target: Path) -> None:
     manifest = committer.manifest
     roots: dict[str, Root] = {}
     for root in manifest.roots:
-        path = str(_rebased(Path(root.path), source, target))
+        path = str(_rebased(place_of(root.path), source, target))
         roots.setdefault(path, dataclasses.replace(root, path=path))
     next_root = manifest.next_root
     # A tar is no root, but its folder is.
@@ -132,7 +138,7 @@ def _rewrite(committer: Committer, source: Path, target: Path) -> None:
         ids, paths, moved = [], [], []
         pairs = zip(table.column("root").to_pylist(), table.column("path").to_pylist(), strict=True)
         for root_id, path in pairs:
-            old = Path(manifest.root(root_id).path, relative_bytes(path))
+            old = place_of(manifest.root(root_id).path, relative_bytes(path))
             new = _rebased(old, source, target)
             root, below = root_of(new, new_roots)
             moved.append(new != old)
@@ -156,7 +162,7 @@ def _rewrite(committer: Committer, source: Path, target: Path) -> None:
         skipped=replaced(skipped) if len(skipped) else None,
         roots=new_roots,
         next_root=next_root,
-        sources=tuple(str(_rebased(Path(path), source, target)) for path in manifest.sources),
+        sources=tuple(str(_rebased(place_of(path), source, target)) for path in manifest.sources),
     )
 
 

@@ -11,7 +11,15 @@ from pathlib import Path
 
 from clipsearch.errors import IndexFormatError, OptionError
 from clipsearch.manifest import COPY_NAME, MANIFEST_NAME
-from clipsearch.store import CLUSTERS, EXPORTS, LABELS, SEARCHES, TEMPORARY_PREFIX
+from clipsearch.remote_urls import parse_url
+from clipsearch.store import (
+    CLUSTERS,
+    EXPORTS,
+    LABELS,
+    SEARCHES,
+    TEMPORARY_PREFIX,
+    is_mirror,
+)
 from clipsearch.store import make_folder as make_durable_folder
 from indexer.lock import HOLDER_NAME, LOCK_NAME
 
@@ -32,6 +40,9 @@ def make_folder(place: Path) -> bool:
     """
     if place.exists() and not place.is_dir():
         raise OptionError(f"expected a folder for the index, {place} is a file")
+    if is_mirror(place):
+        _make_mirror_ready(place)
+        return False
     if not (place / MANIFEST_NAME).is_file() and _had_a_manifest(place):
         raise IndexFormatError(
             f"{place} holds an index that has lost its {MANIFEST_NAME}: mend it with "
@@ -58,6 +69,32 @@ def make_folder(place: Path) -> bool:
     if not os.access(place, os.W_OK):
         raise OptionError(f"no permission to write to the index at {place}")
     return is_new
+
+
+def _make_mirror_ready(place: Path) -> None:
+    """For an index that is to be made in object storage: nothing else may be there, and what the
+    mirror has of an index that was there once, goes. Raises as ``make_folder``, RemoteError."""
+    if (place / MANIFEST_NAME).is_file():
+        return
+    from clipsearch.mirror_store import MirrorStore
+
+    store = MirrorStore(place)
+    for file in store.remote.list():
+        name = file.name.partition("/")[0]
+        if name == COPY_NAME:
+            raise IndexFormatError(
+                f"{store.url} holds an index that has lost its {MANIFEST_NAME}: copy {COPY_NAME} "
+                "there to that name"
+            )
+        if name not in _OWN_NAMES:
+            folder = f"{store.url}.index" if parse_url(store.url).prefix else f"{store.url}/x.index"
+            raise OptionError(
+                f"{store.url} has other things in it, and is no index: name a new folder, such "
+                f"as {folder}"
+            )
+    (place / COPY_NAME).unlink(missing_ok=True)
+    for name in _OWN_FOLDERS:
+        shutil.rmtree(place / name, ignore_errors=True)
 
 
 def _had_a_manifest(place: Path) -> bool:

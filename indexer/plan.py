@@ -12,7 +12,8 @@ import pyarrow as pa
 
 from clipsearch.file_kinds import RAW_EXTENSIONS, container_of, reads_raw
 from clipsearch.manifest import Manifest
-from clipsearch.paths import relative_bytes
+from clipsearch.paths import place_text, relative_bytes
+from clipsearch.remote_urls import is_remote
 from clipsearch.shards import IMAGE_SCHEMA, Int64, as_numpy, int_array, read_tables
 from clipsearch.store import Store
 from indexer.containers import is_in_parquet, part_sha256, sources_of
@@ -26,6 +27,8 @@ RETRIED_REASONS = frozenset({"vanished", "unreadable"})
 
 ALL_REASONS = RETRIED_REASONS | {"corrupt", "truncated", "unsupported", "too_large", "empty"}
 """Every reason for which an image may be skipped."""
+
+_OBJECTS_AT_ONCE = 16
 
 
 def _no_rows() -> Int64:
@@ -69,7 +72,7 @@ class Plan:
 
 def absolute(manifest: Manifest, found: FoundFile) -> str:
     """Where a found file is."""
-    return os.path.join(manifest.root(found.root).path, relative_bytes(found.path))
+    return place_text(manifest.root(found.root).path, found.path)
 
 
 def file_sha256(path: str) -> bytes | None:
@@ -174,6 +177,12 @@ def _group_by_content(
     doubtful = fresh[
         (sizes > 0) & (np.isin(sizes, distinct[counts > 1]) | np.isin(sizes, known_sizes))
     ]
+    if any(is_remote(root.path) for root in manifest.roots):
+        from indexer.remote_hashes import certainly_singular
+
+        roots = {root.id: root.path for root in manifest.roots}
+        singular = certainly_singular(images, doubtful, set(known_sizes.tolist()), roots)
+        doubtful = doubtful[~np.isin(doubtful, sorted(singular))]
     hashes = _hashes(images, doubtful, manifest, threads)
     first_of: dict[bytes, int] = {}
     encode = np.ones(len(fresh), bool)
@@ -213,12 +222,18 @@ def _hashes(
 
     def hash_row(row: int) -> bytes | None:
         found = images.file(row)
+        if is_remote(roots[found.root]):
+            from indexer.remote_hashes import remote_sha256
+
+            return remote_sha256(absolute(manifest, found), found.size)
         if found.container:
             container = os.path.join(roots[found.root], relative_bytes(found.container))
             return part_sha256(container, found.position, found.size)
         return file_sha256(absolute(manifest, found))
 
     others = rows[~np.isin(rows, in_memory)].tolist() if in_memory else rows.tolist()
+    if any(map(is_remote, roots.values())):
+        threads = max(threads, _OBJECTS_AT_ONCE)  # that wait for a network
     with ThreadPoolExecutor(threads) as pool:
         hashes.update(zip(others, pool.map(hash_row, others), strict=True))
     return hashes

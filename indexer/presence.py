@@ -1,5 +1,5 @@
 """Whether something is there, gone, or only out of reach: a file that cannot be looked at is not
-gone, and nothing may be forgotten for it."""
+gone, and nothing may be forgotten for it. What a name leads to may be in object storage, too."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ import errno
 import os
 import stat
 
+from clipsearch.errors import RemoteError
 from clipsearch.manifest import FORMAT, MANIFEST_NAME
+from clipsearch.remote_images import bucket_trouble, find_object
+from clipsearch.remote_urls import is_remote
 
 PathName = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
@@ -22,7 +25,9 @@ def is_gone_error(error: OSError) -> bool:
 
 def look_at(path: PathName) -> os.stat_result | None:
     """What ``path`` leads to; None when that is nothing. Raises OSError for what cannot be
-    looked at: no permission, a dead network drive, a disk that fails."""
+    looked at: no permission, a dead network drive, a disk that fails, a bucket out of reach."""
+    if is_remote(os.fsdecode(path)):
+        return _look_at_object(os.fsdecode(path))
     try:
         return os.stat(path)
     except ValueError:  # a NUL in the name
@@ -31,6 +36,18 @@ def look_at(path: PathName) -> os.stat_result | None:
         if is_gone_error(error):
             return None
         raise
+
+
+def _look_at_object(url: str) -> os.stat_result | None:
+    try:
+        found = find_object(url)
+    except RemoteError as error:
+        raise OSError(errno.EIO, str(error)) from error
+    if found is None:
+        return None
+    seconds = found.mtime_ns // 10**9
+    plain = (stat.S_IFREG | 0o444, 0, 0, 1, 0, 0, found.size, seconds, seconds, seconds)
+    return os.stat_result(plain, {"st_mtime_ns": found.mtime_ns})
 
 
 def is_gone(path: PathName) -> bool:
@@ -43,7 +60,10 @@ def is_gone(path: PathName) -> bool:
 
 
 def holds_anything(folder: PathName) -> bool:
-    """Whether a folder is there; the empty place where a disk is mounted is not the disk."""
+    """Whether a folder is there; the empty place where a disk is mounted is not the disk. A
+    bucket is there where it answers, and empty where it says so."""
+    if is_remote(os.fsdecode(folder)):
+        return bucket_trouble(os.fsdecode(folder)) is None
     try:
         with os.scandir(folder) as entries:
             return next(entries, None) is not None

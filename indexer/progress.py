@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import click
 
+from clipsearch.cli import with_urls
 from clipsearch.cli.output import counted, display_path, for_display, human_bytes, human_seconds
 from indexer.report import (
     BackendChosen,
@@ -78,7 +79,7 @@ class TerminalProgress:
         )
         time = "a few seconds" if plan.seconds is None else human_seconds(plan.seconds)
         click.echo(
-            f"About {time}; {display_path(self._place.absolute())} will grow by about "
+            f"About {time}; {with_urls(display_path(self._place.absolute()))} will grow by about "
             f"{human_bytes(plan.disk_bytes)}.",
             err=True,
         )

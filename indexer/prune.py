@@ -13,8 +13,10 @@ import numpy as np
 from clipsearch.errors import OptionError
 from clipsearch.manifest import Manifest, read_manifest
 from clipsearch.paths import FORGOTTEN
+from clipsearch.remote_paths import RemotePath, place_of
+from clipsearch.remote_urls import is_remote
 from clipsearch.shards import Int64
-from clipsearch.store import LocalStore
+from clipsearch.store import index_folder, open_store
 from indexer.containers import Presence
 from indexer.known import KnownFiles, read_known
 from indexer.path_changes import PathChanges
@@ -54,7 +56,7 @@ def prune(
     Raises OptionError for a folder that the index does not know, and as ``writing`` does.
     """
     if dry_run:
-        store = LocalStore(Path(index))
+        store = open_store(index_folder(index))
         manifest = read_manifest(store, str(index))
         return _choose(manifest, read_known(store, manifest), folders)[1]
     with writing(index) as committer:
@@ -73,7 +75,7 @@ def _choose(
     wanted = [spelled_as_known(absolute_path(folder), manifest.roots) for folder in folders]
     for folder in wanted:
         if not any(
-            folder.is_relative_to(root.path) or Path(root.path).is_relative_to(folder)
+            folder.is_relative_to(root.path) or place_of(root.path).is_relative_to(folder)
             for root in manifest.roots
         ):
             names = ", ".join(root.path for root in manifest.roots)
@@ -86,14 +88,17 @@ def _choose(
     is_there = Presence()
     where = _Whereabouts()
     for row in np.flatnonzero(known.missing).tolist():
-        path = Path(known.place(manifest, row))
+        path = place_of(known.place(manifest, row))
         named = any(path.is_relative_to(folder) for folder in wanted)
         if wanted and not named:
             continue
-        if is_there(path):
+        root = manifest.root(int(known.roots[row])).path
+        # What a bucket that does not answer holds is not known, and is not asked of each file.
+        is_silent = is_remote(root) and where.of(place_of(root), root)[0] is not None
+        if not is_silent and is_there(path):
             back += 1
             continue
-        away, topmost = where.of(path.parent, manifest.root(int(known.roots[row])).path)
+        away, topmost = where.of(path.parent, root)
         if away is not None and not named:
             kept[away] += 1
             continue
@@ -117,13 +122,18 @@ class _Whereabouts:
         """(the place of a disk that may be away, the topmost folder that is there no more), of
         which one may be None, or both."""
         key = (folder, root)
+        if is_remote(root):
+            folder = place_of(root)  # it has no folders that could be gone
+            key = (folder, root)
         if key not in self._known:
-            self._known[key] = self._look(folder, Path(root))
+            self._known[key] = self._look(folder, place_of(root))
         return self._known[key]
 
     def _look(self, folder: Path, root: Path) -> tuple[str | None, str | None]:
         if not holds_anything(root):
             return str(root), None
+        if isinstance(root, RemotePath):
+            return None, None
         topmost = None
         while folder != root and not os.path.isdir(folder) and folder.parent != folder:
             topmost, folder = str(folder), folder.parent

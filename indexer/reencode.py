@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from clipsearch.errors import ImageError, ModelError, SpaceMismatchError
 from clipsearch.file_kinds import container_of
 from clipsearch.images import decode_image, read_image
 from clipsearch.manifest import Manifest, ShardRef
-from clipsearch.paths import PRESENT, relative_bytes
+from clipsearch.paths import PRESENT, place_text
+from clipsearch.remote_urls import is_remote
 from clipsearch.shards import Float16, Int64, as_numpy, read_tables
 from clipsearch.spaces import shard_number
 from clipsearch.store import LocalStore
@@ -27,6 +28,7 @@ from indexer.check_tables import SoundTables
 from indexer.config import IndexConfig
 from indexer.containers import MemberReader
 from indexer.findings import Progress, Tally
+from indexer.presence import holds_anything, look_at
 
 SAME_MACHINE_COSINE = 0.999  # decoded and computed as then: only the rounding to fp16 differs
 ANY_MACHINE_COSINE = 0.99
@@ -117,6 +119,9 @@ def _draw(
     present = np.array([state == PRESENT for state in paths.column("state").to_pylist()], bool)
     rows = np.flatnonzero(present & np.isin(as_numpy(paths.column("id")), ids))
     rows = np.random.default_rng(seed).permutation(rows)
+    silent = {
+        root.id for root in manifest.roots if is_remote(root.path) and not holds_anything(root.path)
+    }
     found: list[tuple[str, int]] = []
     taken: set[int] = set()
     for row in rows[: sample * _LOOKS_PER_IMAGE]:
@@ -124,11 +129,14 @@ def _draw(
             break
         # One row at a time: a million rows as Python objects would be gigabytes.
         values = {name: paths.column(name)[int(row)].as_py() for name in _PATH_COLUMNS}
-        path = os.path.join(manifest.root(values["root"]).path, relative_bytes(values["path"]))
-        try:
-            container = container_of(path)
-            here = os.stat(container or path)
-        except (OSError, ValueError):
+        path = place_text(manifest.root(values["root"]).path, values["path"])
+        here = None
+        # In object storage an image is asked after by itself; a bucket that is silent, not again.
+        container = None if is_remote(path) else container_of(path)
+        if values["root"] not in silent:
+            with contextlib.suppress(OSError):
+                here = look_at(container or path)
+        if here is None:
             tally.not_there += 1
             continue
         size = here.st_size if container is None else values["size"]

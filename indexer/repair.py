@@ -32,7 +32,16 @@ from clipsearch.manifest import (
 )
 from clipsearch.shards import as_numpy
 from clipsearch.spaces import shard_number
-from clipsearch.store import CLUSTERS, LABELS, LocalStore, make_folder, sync_folder
+from clipsearch.store import (
+    CLUSTERS,
+    LABELS,
+    LocalStore,
+    index_folder,
+    is_mirror,
+    make_folder,
+    open_store,
+    sync_folder,
+)
 from indexer.check_clusters import DISCOVERY
 from indexer.check_exports import EXPORT_RECORD
 from indexer.check_labels import LABEL_EXAMPLES, LABEL_SET
@@ -92,12 +101,17 @@ def repair_index(
     is there and cannot be read (nothing is changed then), IndexFormatError when both manifests
     are lost, and what ``verify_index`` raises.
     """
-    place = Path(os.path.abspath(index))
+    place = index_folder(index)
     seed = secrets.randbelow(2**31) if seed is None else seed
     if place.is_dir() and not os.access(place, os.W_OK):
         raise OptionError(f"no permission to write to the index at {place}: nothing was mended")
+    if is_mirror(place):
+        raise OptionError(
+            f"an index in object storage is mended as a folder: copy {open_store(place).place} to "
+            "one, mend that, and copy it back"
+        )
     # Looked at without the lock first: where there is no index, none must appear.
-    check_manifests(Tally(place), LocalStore(place))
+    check_manifests(Tally(place), open_store(place))
     with writer_lock(place):
         before = verify_index(
             place, sample=sample, seed=seed, device=device, model=model, on_progress=on_progress
@@ -137,7 +151,7 @@ class _Mender:
 
     def __init__(self, place: Path, found: Verification) -> None:
         self.place = place
-        self.store = LocalStore(place)
+        self.store = open_store(place)
         self.stems: set[str] = set()
         self.has_dropped = False
         self._errors = found.of(ERROR)

@@ -12,7 +12,7 @@ from clipsearch.generation import cache_folder
 from clipsearch.manifest import Manifest
 from clipsearch.place_cache import PlaceCache
 from clipsearch.place_rows import read_place_rows
-from clipsearch.store import LocalStore
+from clipsearch.store import LocalStore, open_store
 from clipsearch.thumbnails import thumbnail_file
 from clipsearch.vector_index_file import CURRENT, bring_up_index_file, faiss_folder
 from clipsearch.vectors import VectorCache
@@ -33,7 +33,7 @@ def repair_cache(
     ``actions`` gets a line for what was done.
     """
     own = cache_folder(place)
-    store = LocalStore(place)
+    store = open_store(place)
     damaged = [finding.file for finding in findings]
     for space_id in manifest.spaces:
         for folder in cache_folders(place, manifest.uuid):

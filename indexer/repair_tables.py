@@ -63,8 +63,9 @@ class Work:
 
     def write(self, kind: str, table: pa.Table) -> FileRef:
         name = f"{kind}/{self.manifest.generation + 1:07d}-repaired.parquet"
-        self.store.delete(name)  # left by a repair that was killed
-        return write_table(self.store, name, table, kind=kind, index_uuid=self.manifest.uuid)
+        return write_table(
+            self.store, self.store.unused(name), table, kind=kind, index_uuid=self.manifest.uuid
+        )
 
 
 def mend_paths(work: Work, shards_dropped: bool) -> bool:

@@ -126,8 +126,33 @@ class Forecast:
 
 
 @dataclass(frozen=True)
+class FailedPart:
+    """A part of a run on other machines that was given up.
+
+    images : how many it has. first : the file of the first. tries : how often it was begun.
+    reason : what went wrong the last time. rows : of the files, in the table of the scan; none
+    in the account of a run that is over.
+    """
+
+    images: int
+    first: str
+    tries: int
+    reason: str
+    rows: tuple[int, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """In one line."""
+        return (
+            f"a part of {self.images:,} image{'s' * (self.images != 1)} from {self.first} on, "
+            f"after {self.tries} tries: {self.reason}"
+        )
+
+
+@dataclass(frozen=True)
 class BuildReport:
-    """What a run did. ``found`` = ``indexed`` + ``copies`` + ``skipped`` + ``ignored``.
+    """What a run did. ``found`` = ``indexed`` + ``copies`` + ``skipped`` + ``ignored`` +
+    ``given_up``.
 
     indexed : found files that are in the index with a content of their own; of these ``new``
     were encoded by this run. copies : found files whose content another file holds too.
@@ -138,6 +163,8 @@ class BuildReport:
     not there and that the index does not know. unreadable : folders that could not be listed,
     and why. spaces : what was done for models that images had no vector of. verdict, shares :
     what the encoding was bound by, as in ``Pace``; "" and nothing where that is not known.
+    failed : parts that other machines could not do; given_up : found files in them, which the
+    next run tries again.
     """
 
     index: str
@@ -161,6 +188,8 @@ class BuildReport:
     spaces: tuple[SpaceFilled, ...] = ()
     verdict: str = ""
     shares: dict[str, float] = field(default_factory=dict)
+    failed: tuple[FailedPart, ...] = ()
+    given_up: int = 0
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,13 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import CancelledError, Future, wait
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from indexer.stage_clock import StageClock
 from indexer.task_watch import TaskWatch
+
+if TYPE_CHECKING:
+    from indexer.report import FailedPart
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -30,6 +33,32 @@ class Runner(Protocol):
     def run(
         self, function: Callable[[Task], Result], tasks: Iterable[Task]
     ) -> Iterator[Result]: ...
+
+
+@runtime_checkable
+class FarRunner(Runner, Protocol):
+    """A runner on other machines than this one, or on shares of it.
+
+    failed : the tasks that were given up, whose results do not come.
+    """
+
+    failed: list[FailedPart]
+
+    def listened_to(self, progress: Callable[[int], None], clock: StageClock) -> Runner:
+        """The runner, which lets these hear of work within tasks, as ``LocalRunner`` does."""
+        ...
+
+    def backend_for(self, asked: str) -> str:
+        """The back-end to settle for where this machine says nothing of those."""
+        ...
+
+    def shard_rows(self, rows: int, images: int) -> int:
+        """Files of a shard, for so many images, where this machine would take ``rows``."""
+        ...
+
+    def times_faster(self) -> float | None:
+        """Than this machine alone, about; None where nothing is known of it."""
+        ...
 
 
 @contextlib.contextmanager

@@ -16,10 +16,11 @@ from pathlib import Path
 
 from clipsearch.file_kinds import readable_extensions
 from clipsearch.manifest import Root
+from clipsearch.remote_paths import RemotePath, place_of
 from indexer.file_table import FileTable, FileTableBuilder
 from indexer.known import Region
 from indexer.presence import holds_anything, is_gone_error, is_index, look_at
-from indexer.sources import Sources, regions_of, root_of
+from indexer.sources import Sources, regions_of, root_of, topmost
 
 _SEPARATOR = os.fsencode(os.sep)
 _KINDS = {
@@ -83,7 +84,9 @@ def scan(
     """
     result = Scan()
     walk = _Walk(roots, exclude, index, containers, result)
-    for folder in sorted(sources.folders, key=lambda path: os.fsencode(path) + _SEPARATOR):
+    remote = [folder for folder in sources.folders if isinstance(folder, RemotePath)]
+    local = [folder for folder in sources.folders if not isinstance(folder, RemotePath)]
+    for folder in sorted(local, key=lambda path: os.fsencode(path) + _SEPARATOR):
         walk.folder(folder)
         for region in regions_of(folder, roots):
             there = holds_anything(_place(region, roots))
@@ -91,9 +94,30 @@ def scan(
     for folder in sources.gone:
         result.offline.extend(regions_of(folder, roots))
     result.images = walk.found.table()
+    if remote:
+        _add_buckets(result, remote, roots, exclude)
     if sources.files:
         _add_listed(result, sources.files, roots)
     return result
+
+
+def _add_buckets(
+    result: Scan, folders: Sequence[RemotePath], roots: Sequence[Root], exclude: Sequence[str]
+) -> None:
+    """List what is below prefixes of buckets. Of one that cannot be listed nothing counts as
+    gone; one that is empty is so indeed, unlike the place of a disk."""
+    from indexer.remote_sources import RemoteScan
+
+    listing = RemoteScan(exclude)
+    for folder in topmost(folders):
+        assert isinstance(folder, RemotePath)
+        regions = regions_of(folder, roots)
+        if listing.folder(folder, [(r, place_of(_place(r, roots))) for r in regions]):
+            result.scanned.extend(regions)
+    result.ignored += listing.ignored
+    result.unreadable += listing.unreadable
+    result.passed_over |= listing.passed_over
+    result.images = listing.with_found(result.images)
 
 
 class _Walk:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,8 +22,9 @@ from clipsearch.generation import cache_folder
 from clipsearch.images import DecodedImage
 from clipsearch.manifest import ShardRef
 from clipsearch.paths import relative_bytes
+from clipsearch.remote_urls import is_remote
 from clipsearch.shards import IMAGE_SCHEMA, embedding_table, write_shard
-from clipsearch.store import LocalStore
+from clipsearch.store import open_store
 from clipsearch.thumbnails import write_thumbnails
 from indexer.compiled_encoder import compiled_for
 from indexer.config import IndexConfig
@@ -42,10 +42,12 @@ from indexer.task_watch import UNWATCHED, TaskWatch
 class ShardTask:
     """Some files to encode into one shard.
 
-    index : the index folder. number : the shard's number. first_id : id of the first file;
-    file i gets ``first_id + i`` when its image can be taken, so that ids depend on the order
-    of the files alone and not on how they were cut into shards. copies : by the row of a file,
-    further files of the same content; what lies beside one of them tells of the image too.
+    index : the index folder, or its URL. number : the shard's number. first_id : id of the
+    first file; file i gets ``first_id + i`` when its image can be taken, so that ids depend on
+    the order of the files alone and not on how they were cut into shards. copies : by the row of
+    a file, further files of the same content; what lies beside one of them tells of the image
+    too.
+    suffix : of the names of the shard's files, where several may be at it at a time.
     """
 
     index: str
@@ -61,6 +63,7 @@ class ShardTask:
     config: IndexConfig
     plan: EncodePlan
     copies: dict[int, tuple[FoundFile, ...]] = field(default_factory=dict)
+    suffix: str = ""
 
     def sources(self) -> Iterator[Source]:
         """Where the bytes of each file are, in order."""
@@ -201,7 +204,7 @@ def _completed(
     metadata = image.metadata
     for place in (found, *task.copies.get(found.row, ())):
         below = relative_bytes(place.path)
-        if place.container:
+        if place.container or is_remote(task.roots[place.root]):
             metadata = sidecars.complete_by_name(metadata, below)
         else:
             path = os.path.join(task.roots[place.root], below)
@@ -247,15 +250,14 @@ def _write(
     vectors: Float32,
     skipped: tuple[SkippedFile, ...],
 ) -> ShardInfo:
-    store = LocalStore(Path(task.index))
+    store = open_store(task.index)
     ids = [image_id for _, image_id, _ in images]
     has_raw = any(image.metadata.format == "RAW" for _, _, image in images)
-    image_name = f"images/{task.number:05d}.parquet"
-    embedding_name = f"embeddings/{task.space_id}/{task.number:05d}.parquet"
-    for name in (image_name, embedding_name):
-        store.delete(name)  # left by a run that was killed before the manifest named it
+    stem = f"{task.number:05d}-{task.suffix}" if task.suffix else f"{task.number:05d}"
+    image_name = store.unused(f"images/{stem}.parquet")
+    embedding_name = store.unused(f"embeddings/{task.space_id}/{stem}.parquet")
     thumbnails = [image.thumbnail or b"" for _, _, image in images]
-    write_thumbnails(cache_folder(Path(task.index)), image_name, task.index_uuid, ids, thumbnails)
+    write_thumbnails(cache_folder(store.root), image_name, task.index_uuid, ids, thumbnails)
     image_ref = write_shard(
         store,
         image_name,

@@ -17,6 +17,8 @@ from clipsearch.file_kinds import (
     readable_extensions,
 )
 from clipsearch.manifest import Manifest, Root
+from clipsearch.remote_paths import RemotePath, place_of, whole_place
+from clipsearch.remote_urls import is_remote
 from indexer.containers import check_container, refuse_packed
 from indexer.known import Region
 from indexer.presence import is_index, look_at
@@ -26,7 +28,7 @@ PathName = str | os.PathLike[str]
 
 @dataclass(frozen=True)
 class Sources:
-    """Absolute paths.
+    """Absolute paths, of which some may be URLs of object storage.
 
     folders : to walk. gone : folders of the index that are not there now, or out of reach (a
     disk that is unplugged, a network drive that is dead, a folder that was removed). files :
@@ -50,7 +52,7 @@ def resolve_sources(
     that the index knows. listed : files of a list, of which some may be gone by now.
 
     Raises SourceError for what is missing, unreadable, an index, or holds no images,
-    MissingExtraError for a RAW photo that cannot be read yet.
+    MissingExtraError for a RAW photo that cannot be read yet, RemoteError.
     """
     folders: list[Path] = []
     gone: list[Path] = []
@@ -60,6 +62,11 @@ def resolve_sources(
     for source in sources:
         path = spelled_as_known(absolute_path(source), roots)
         is_known = any(path.is_relative_to(root.path) for root in roots)
+        if isinstance(path, RemotePath):
+            from indexer.remote_sources import is_single_image
+
+            (files if is_single_image(path, is_known) else folders).append(path)
+            continue
         try:
             found = look_at(path)
         except OSError as error:
@@ -99,7 +106,8 @@ def resolve_sources(
             raise SourceError(f"no permission to read the folder {source}")
     for name in listed:
         path = spelled_as_known(absolute_path(name), roots)
-        (files if container_of(path) is None else members).append(path)
+        is_member = not isinstance(path, RemotePath) and container_of(path) is not None
+        (members if is_member else files).append(path)
     kinds = (folders, gone, files, containers, members)
     return Sources(*(tuple(dict.fromkeys(paths)) for paths in kinds))
 
@@ -113,22 +121,27 @@ def _shown(name: PathName) -> str:
 def absolute_path(name: PathName) -> Path:
     """``name`` as an absolute path, ~ for the home folder; links are left as they are.
 
-    Raises SourceError for an empty name, which would be the current folder.
+    Raises SourceError for an empty name, which would be the current folder, and OptionError for
+    a URL that names no place in object storage.
     """
     if not os.fspath(name):
         raise SourceError("expected a folder, got an empty name")
-    return Path(os.path.abspath(os.path.expanduser(name)))
+    return whole_place(os.path.expanduser(name))
 
 
 def spelled_as_known(path: Path, roots: Sequence[Root]) -> Path:
     """``path`` by the name of the root that holds it, where it came by another: through a
     link, or in other letter case where the system does not mind."""
-    if not roots or any(path.is_relative_to(root.path) for root in roots):
+    if isinstance(path, RemotePath) or not roots:
+        return path
+    if any(path.is_relative_to(root.path) for root in roots):
         return path
     # A file that is a link belongs where the link is, not where it leads.
     folder = path if os.path.isdir(path) else path.parent
     real = Path(os.path.normcase(os.path.realpath(folder)))
     for root in roots:
+        if is_remote(root.path):
+            continue
         known = Path(os.path.normcase(os.path.realpath(root.path)))
         if real.is_relative_to(known):
             inside = Path(root.path) / real.relative_to(known)
@@ -154,13 +167,28 @@ def _folders_of(files: Sequence[Path], roots: Sequence[Root]) -> list[Path]:
     have nothing in common but the disk."""
     homes = {path.parent for path in files}
     outside = [home for home in homes if not any(home.is_relative_to(r.path) for r in roots)]
-    if not outside:
-        return []
+    local = [home for home in outside if not isinstance(home, RemotePath)]
+    remote = [home for home in outside if isinstance(home, RemotePath)]
+    found: list[Path] = [
+        _common([home for home in remote if home.bucket == bucket])
+        for bucket in sorted({home.bucket for home in remote})
+    ]
+    if not local:
+        return found
     try:
-        common = Path(os.path.commonpath(outside))
+        common = Path(os.path.commonpath(local))
     except ValueError:  # on several drives
-        return outside
-    return outside if common == Path(common.anchor) else [common]
+        return [*found, *local]
+    return [*found, *(local if common == Path(common.anchor) else [common])]
+
+
+def _common(places: Sequence[RemotePath]) -> RemotePath:
+    """The deepest place that holds all ``places``, which are in one bucket."""
+    common = places[0]
+    for place in places:
+        while not place.is_relative_to(common):
+            common = common.parent
+    return common
 
 
 def regions_of(folder: Path, roots: Sequence[Root]) -> list[Region]:
@@ -169,7 +197,7 @@ def regions_of(folder: Path, roots: Sequence[Root]) -> list[Region]:
     inner = [
         (other.id, b"")
         for other in roots
-        if other.id != root.id and Path(other.path).is_relative_to(folder)
+        if other.id != root.id and place_of(other.path).is_relative_to(folder)
     ]
     return [(root.id, below + b"/" if below else b""), *inner]
 
@@ -190,6 +218,6 @@ def root_of(path: Path, roots: Sequence[Root]) -> tuple[Root, bytes]:
     inside = [root for root in roots if path.is_relative_to(root.path)]
     if not inside:
         raise SourceError(f"{path} lies in none of the folders of the index")
-    root = max(inside, key=lambda root: len(Path(root.path).parts))
+    root = max(inside, key=lambda root: len(place_of(root.path).parts))
     below = path.relative_to(root.path).as_posix()
     return root, b"" if below == "." else os.fsencode(below)

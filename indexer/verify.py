@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import secrets
-from pathlib import Path
 
 from clipsearch.errors import IndexFormatError, IndexNotFoundError, OptionError
 from clipsearch.manifest import Manifest, read_manifest
-from clipsearch.store import LocalStore
+from clipsearch.store import LocalStore, index_folder, open_store
 from indexer.check_cache import cache_checks, check_all_thumbnails
 from indexer.check_clusters import check_discoveries
 from indexer.check_exports import check_export_records
@@ -43,8 +42,8 @@ def verify_index(
     """
     if sample < 0:
         raise OptionError(f"the sample must be 0 or more images, got {sample}")
-    place = Path(os.path.abspath(index))
-    store = LocalStore(place)
+    place = index_folder(index)
+    store = open_store(place)
     seed = secrets.randbelow(2**31) if seed is None else seed
     for attempt in range(_ATTEMPTS):
         tally = Tally(place)
@@ -64,7 +63,7 @@ def verify_index(
         if not tally.findings or attempt + 1 == _ATTEMPTS or not _moved_on(store, manifest):
             break
     return Verification(
-        index=str(place),
+        index=store.place,
         uuid=manifest.uuid if manifest is not None else "",
         generation=manifest.generation if manifest is not None else -1,
         findings=tuple(tally.findings),
@@ -107,6 +106,7 @@ def verify_manifest(
         hear("bytes", min(tally.bytes, total), total)
 
     _check_spaces(tally, manifest)
+    store.look_again(ref.name for ref in manifest.files())
     deleted = read_deleted(tally, store, manifest, done)
     caches = cache_checks(tally, manifest, deleted)
     shards = check_shards(tally, store, manifest, caches, done, deleted)

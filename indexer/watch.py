@@ -7,13 +7,19 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from clipsearch.errors import IndexLockedError, SourceError
+from clipsearch.errors import IndexLockedError, OptionError, SourceError
 from clipsearch.manifest import read_manifest
-from clipsearch.store import LocalStore
+from clipsearch.remote_urls import is_remote
+from clipsearch.store import open_store
 from indexer.config import IndexConfig
 from indexer.report import BuildReport
 from indexer.scan import is_passed_over
 from indexer.sources import topmost
+
+NOT_WATCHED = (
+    "--watch hears of changes on this machine, and object storage tells of none: run 'clipsearch "
+    "index' from time to time instead"
+)
 
 _QUIET_MS = 1_600
 _LONGEST_MS = 30_000
@@ -39,8 +45,10 @@ def watch_folders(
 
     own = os.path.join(place, "")
     while True:
-        manifest = read_manifest(LocalStore(place), str(place))
+        manifest = read_manifest(open_store(place), str(place))
         named, exclude = manifest.sources, IndexConfig.from_dict(manifest.config).exclude
+        if named and all(map(is_remote, named)):
+            raise OptionError(NOT_WATCHED)
         here = [source for source in named if os.path.exists(source)]
         if not here:
             time.sleep(_PATIENCE_SECONDS)

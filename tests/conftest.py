@@ -16,7 +16,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.image_bucket import image_bucket  # noqa: F401 (a fixture)
 from tests.page_browser import browser, browser_page, page_server  # noqa: F401 (fixtures)
+from tests.s3_server import _s3_server, bucket  # noqa: F401 (fixtures)
 
 if os.environ.get("PYTEST_XDIST_WORKER"):
     # Several test processes share the processors: each, with those that it starts, takes its

@@ -305,6 +305,11 @@ def test_several_back_ends_in_one_index(flickr: Path, tmp_path: Path, cli_here: 
     assert [backend_of(ref.recipe) for ref in refs] == ["torch", "torch-bf16", "onnx", "onnx-int8"]
     assert all(why_not(ref.recipe) is None for ref in refs)
     assert manifest.config["backend"] == "onnx-int8"
+    assert open_index(place).status().backends == dict.fromkeys(
+        ("torch", "torch-bf16", "onnx", "onnx-int8"), 8
+    )
+    told = cli_here("status", "--index", place).stdout
+    assert b"encoded  by torch (8), torch-bf16 (8), onnx (8), onnx-int8 (8)" in told
     build_index(photos, tmp_path / "reference.index", encoder="mini")
     ours = open_index(place).search("two dogs playing", k=5)
     theirs = open_index(tmp_path / "reference.index").search("two dogs playing", k=5)

@@ -812,7 +812,7 @@ def test_a_table_is_gone_and_another_thread_was_quicker(
 
     monkeypatch.setattr(index, "refresh", too_late)
     delete(mini_index, [0])
-    assert index._of_newest(ask) == before + 1
+    assert index.of_newest(ask) == before + 1
 
 
 def test_threads_while_generations_change(mini_index: Path, tmp_path: Path) -> None:

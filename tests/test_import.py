@@ -38,6 +38,7 @@ from indexer.import_report import ImportReport
 from indexer.import_shard import stand_in_sha256
 from indexer.import_source import open_import
 from indexer.import_vectors import import_vectors
+from indexer.move import move
 
 from .conftest import Cli
 
@@ -228,6 +229,30 @@ def test_relative_paths_are_taken_below_the_current_folder(
     listed = write_list(tmp_path, names)
     import_vectors(vectors, "x.index", paths=listed, encoder="mini")
     assert by_path(tmp_path / "x.index").keys() == {str(file) for file in files}
+
+
+def test_imported_images_are_moved_to_where_they_are(pictures: Path, tmp_path: Path) -> None:
+    files, place = names_of(pictures), tmp_path / "x.index"
+    listed = write_list(tmp_path, [file.name for file in files])
+    elsewhere = tmp_path / "elsewhere"
+    import_vectors(
+        npy(tmp_path, encoded(files)), place, paths=listed, root=elsewhere, encoder="mini"
+    )
+    done = move(place, elsewhere, pictures)
+    assert (done.files, done.there) == (len(files), len(files))
+
+
+@pytest.mark.parametrize(("root", "lead"), [(".", "s3://team/photos/"), ("s3://team/photos", "")])
+def test_images_in_object_storage_are_no_paths_of_a_disk(
+    root: str, lead: str, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = names_of(pictures)
+    monkeypatch.chdir(tmp_path)
+    vectors = npy(tmp_path, encoded(files))
+    listed = write_list(tmp_path, [lead + file.name for file in files])
+    with pytest.raises(SourceError, match="clipsearch move FOLDER s3://"):
+        import_vectors(vectors, "x.index", paths=listed, root=root, encoder="mini")
+    assert not (tmp_path / "x.index").exists()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="links, and names of any bytes")

@@ -41,12 +41,14 @@ def address(_built: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
     from ui.library import Library
     from ui.page_settings import PageSettings
-    from ui.server import listening_socket, server_of
+    from ui.server import create_app, listening_socket, server_of
 
     index = shutil.copytree(_built, tmp_path_factory.mktemp("limits") / "pictures.index")
     settings = PageSettings(port=0, most_upload_bytes=_MEGABYTE)
     started = threading.Event()
-    server: uvicorn.Server = server_of(Library(Path(index), settings), settings, started.set)
+    server: uvicorn.Server = server_of(
+        create_app(Library(Path(index), settings), settings), settings, started.set
+    )
     app: Any = server.config.app
     app.add_api_route("/media/long", lambda: StreamingResponse(_long_answer()))
     app.router.routes.insert(0, app.router.routes.pop())

@@ -74,12 +74,12 @@ _OPENER = urllib.request.build_opener(_Follows, urllib.request.ProxyHandler({}))
 def behind(_built: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of the server that the proxies hand on to."""
     from ui.library import Library
-    from ui.server import listening_socket, server_of
+    from ui.server import create_app, listening_socket, server_of
 
     index = Path(shutil.copytree(_built, tmp_path_factory.mktemp("proxy") / "pictures.index"))
     settings = PageSettings(port=0, root_path="/photos", trusted_hosts=("photos.example.org",))
     started = threading.Event()
-    server = server_of(Library(index, settings), settings, started.set)
+    server = server_of(create_app(Library(index, settings), settings), settings, started.set)
     with listening_socket(settings, may_move=False) as listener:
         thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
         thread.start()
@@ -169,14 +169,14 @@ def test_the_scheme_is_believed_of_a_proxy_that_was_named(behind: str) -> None:
 
 def test_a_proxy_that_nobody_named_is_not_believed(_built: Path) -> None:  # noqa: PT019
     from ui.library import Library
-    from ui.server import server_of
+    from ui.server import create_app, server_of
 
     for settings, believed in (
         (PageSettings(), False),
         (PageSettings(root_path="/photos"), True),
         (PageSettings(trusted_hosts=("photos.example.org",)), True),
     ):
-        server = server_of(Library(_built, settings), settings, lambda: None)
+        server = server_of(create_app(Library(_built, settings), settings), settings, lambda: None)
         assert server.config.proxy_headers is believed
 
 

@@ -57,7 +57,7 @@ def test_wheel_holds_the_three_packages_and_the_model(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("module", ["clipsearch", "clipsearch.cli", "indexer", "ui"])
 def test_import_is_light(module: str) -> None:
-    heavy = ("torch", "faiss", "gradio", "open_clip", "pyarrow", "PIL", "numpy")
+    heavy = ("torch", "faiss", "gradio", "open_clip", "pyarrow", "PIL", "numpy", "obstore")
     program = f"import sys, {module}; print([name for name in {heavy!r} if name in sys.modules])"
     assert _python("-c", program).stdout.strip() == "[]"
 
@@ -84,6 +84,9 @@ def test_imports_point_one_way() -> None:
         # Its table of pretrained names is looked up where names are resolved, and only there.
         ("open_clip", {f"clipsearch/{name}.py" for name in _OPEN_CLIP_HOMES}),
         ("faiss", {"clipsearch/faiss_index.py", "clipsearch/faiss_scan.py"}),
+        ("obstore", {"clipsearch/object_store.py"}),
+        ("pymilvus", {"clipsearch/milvus_index.py"}),
+        ("milvus_lite", set()),  # which pymilvus opens by itself
     ],
 )
 def test_heavy_libraries_have_one_home(library: str, owners: set[str]) -> None:

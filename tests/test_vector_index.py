@@ -6,9 +6,12 @@ A further kind of index joins by one line in ``KINDS``.
 from __future__ import annotations
 
 import dataclasses
+import shutil
+import tempfile
 import tracemalloc
+import uuid
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,7 +28,13 @@ from clipsearch.faiss_index import FaissIndex, list_count, training_rows
 from clipsearch.manifest import new_manifest
 from clipsearch.search_tuning import Effort
 from clipsearch.shards import Int64
-from clipsearch.vector_index import EXACT_BYTES, FEWEST_ROWS, NO_ID, choose_kind
+from clipsearch.vector_index import (
+    EXACT_BYTES,
+    FEWEST_ROWS,
+    NO_ID,
+    check_queries,
+    choose_kind,
+)
 from clipsearch.vector_search import VectorSearch
 from clipsearch.vectors import Vectors
 
@@ -88,8 +97,70 @@ def by_index(ids: Int64, rows: Float32) -> Whole:
     return whole
 
 
+class InMilvus(Whole):
+    """A copy in milvus-lite nominates; what is allowed is a filter there."""
+
+    def __init__(self, ids: Int64, rows: Float32) -> None:
+        from clipsearch.database_place import database_place
+        from clipsearch.milvus_index import MilvusIndex, connect
+
+        super().__init__(ids, rows)
+        vectors = self.inner.vectors
+        space = dataclasses.replace(self.inner._manifest.spaces["toy"], dim=vectors.dim)
+        self.file = Path(tempfile.mkdtemp(prefix="milvus-")) / "vectors.db"
+        place = database_place(str(self.file))
+        self.index = MilvusIndex(place, connect(place, make=True), str(uuid.uuid4()), space)
+        self.index.create()
+        for some, matrix in vectors.blocks():
+            self.index.add(some, matrix)
+
+    def search(
+        self, queries: Float32, k: int, allowed: Int64 | None = None, exact: bool = False
+    ) -> tuple[Float32, Int64]:
+        from clipsearch.database_search import Nominated
+
+        queries = check_queries(queries, self.index.dim, k)
+        where = "" if allowed is None else f"id in {allowed.tolist()}"
+        there = self.index.count(where)
+        whole = Nominated(
+            self.index, self.inner.scan, there, where, there, len(self.inner.scan), lambda: allowed
+        )
+        found_scores = np.full((len(queries), k), -np.inf, np.float32)
+        found_ids = np.full((len(queries), k), NO_ID, np.int64)
+        for row, query in enumerate(queries):
+            scores, ids = whole.search(query, k)
+            found_scores[row, : len(ids)], found_ids[row, : len(ids)] = scores, ids
+        return found_scores, found_ids
+
+    def close(self) -> None:
+        from milvus_lite.server_manager import server_manager_instance
+
+        server_manager_instance.release_server(str(self.file))
+        shutil.rmtree(self.file.parent)
+
+
+@pytest.fixture(autouse=True)
+def _closed_copies() -> Iterator[None]:
+    yield
+    while COPIES:
+        COPIES.pop().close()
+
+
+COPIES: list[InMilvus] = []
+
+
+def by_milvus(ids: Int64, rows: Float32) -> Whole:
+    pytest.importorskip("milvus_lite")
+    COPIES.append(InMilvus(ids, rows))
+    return COPIES[-1]
+
+
 KINDS: dict[str, Make] = {"numpy": Whole, "faiss scan": by_faiss_scan, "ivf-pq": by_index}
-each_kind = pytest.mark.parametrize("make", KINDS.values(), ids=KINDS)
+each_kind = pytest.mark.parametrize(
+    "make",
+    [*KINDS.values(), pytest.param(by_milvus, marks=pytest.mark.slow)],
+    ids=[*KINDS, "milvus"],
+)
 
 
 def unit(count: int, dim: int, seed: int = 0) -> Float32:

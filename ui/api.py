@@ -22,12 +22,20 @@ from ui.search_routes import search_routes, upload_media
 from ui.turns import export_turns, picture_turns, search_turns
 
 
-def add_api(app: FastAPI, library: Library, settings: PageSettings) -> None:
-    """Add ``api/...`` and ``media/...`` to ``app``."""
+def add_search_api(app: FastAPI, library: Library) -> QueryImages:
+    """Add what searches and what shows images to ``app``; the images that were handed in."""
     images = QueryImages(library)
     app.include_router(search_routes(library, images, search_turns()))
     app.include_router(image_routes(library))
     app.include_router(facet_routes(library))
+    app.include_router(upload_media(images))
+    app.include_router(media_routes(library, picture_turns()))
+    return images
+
+
+def add_api(app: FastAPI, library: Library, settings: PageSettings) -> None:
+    """Add ``api/...`` and ``media/...`` to ``app``."""
+    images = add_search_api(app, library)
     app.include_router(export_routes(library, images, export_turns()))
     app.include_router(classify_routes(library, settings))
     app.include_router(label_routes(library, settings))
@@ -36,5 +44,3 @@ def add_api(app: FastAPI, library: Library, settings: PageSettings) -> None:
     app.include_router(duplicate_routes(library))
     app.include_router(map_routes(library))
     app.include_router(index_routes(library))
-    app.include_router(upload_media(images))
-    app.include_router(media_routes(library, picture_turns()))

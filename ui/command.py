@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import re
 from pathlib import Path
 
 import click
@@ -17,8 +16,14 @@ from clipsearch.cli.places import (
     space_option,
 )
 from clipsearch.errors import IndexNotFoundError, MissingExtraError, OptionError
-from ui.account_options import PASSWORD_VARIABLE, asked_accounts, is_loopback
+from ui.account_options import asked_accounts, is_loopback
 from ui.page_settings import PageSettings
+from ui.serving_options import (
+    check_login_asked,
+    checked_name,
+    checked_root_path,
+    serving_options,
+)
 
 
 @click.command()
@@ -29,33 +34,7 @@ from ui.page_settings import PageSettings
     envvar="CLIPSEARCH_INDEX",
     type=click.Path(path_type=str),
 )
-@click.option(
-    "--host",
-    default="127.0.0.1",
-    show_default=True,
-    help="Where to listen. Anything but this machine itself needs a login.",
-)
-@click.option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    default=7860,
-    show_default=True,
-    help="0 takes any that is free. Without it: the next that is free, should this be taken.",
-)
-@click.option(
-    "--auth",
-    "auth_names",
-    metavar="NAME",
-    multiple=True,
-    help="Ask for a login by this name; the password is asked for here, or taken from "
-    f"{PASSWORD_VARIABLE}.",
-)
-@click.option(
-    "--auth-file",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="The names and hashed passwords of all who may log in. With --auth NAME the name is "
-    "added to it, if it is not there.",
-)
+@serving_options(7860)
 @click.option(
     "--allow-dir",
     "allowed_folders",
@@ -63,19 +42,6 @@ from ui.page_settings import PageSettings
     multiple=True,
     type=click.Path(path_type=Path, exists=True, file_okay=False, resolve_path=True),
     help="A folder that may be indexed from the page, with all below it.",
-)
-@click.option(
-    "--trusted-host",
-    "trusted_hosts",
-    metavar="NAME",
-    multiple=True,
-    help="Another name by which browsers reach the page, such as photos.example.org.",
-)
-@click.option(
-    "--root-path",
-    default="",
-    metavar="PATH",
-    help="The path below which a reverse proxy serves the page, such as /photos.",
 )
 @click.option(
     "--mcp",
@@ -113,12 +79,12 @@ def ui(
         place = index_to_write(index_path)  # where the page can make one
     if place.exists() and not place.is_dir():
         raise OptionError(f"{place} is a file: expected the folder of an index")
-    _check_login_asked(host, auth_names, auth_file)
+    check_login_asked(host, auth_names, auth_file)
     settings = PageSettings(
         host=host,
         port=port,
-        root_path=_checked_root_path(root_path),
-        trusted_hosts=tuple(_checked_name(name) for name in trusted_hosts),
+        root_path=checked_root_path(root_path),
+        trusted_hosts=tuple(checked_name(name) for name in trusted_hosts),
         accounts=asked_accounts(auth_names, auth_file),
         allowed_folders=allowed_folders,
         model=model,
@@ -150,34 +116,6 @@ def ui(
         serve(Library(place, settings), settings, listener=listener, ready=ready)
     click.echo("Stopped.", err=True)
     return 0
-
-
-def _check_login_asked(host: str, names: tuple[str, ...], file: Path | None) -> None:
-    if not is_loopback(host) and not names and file is None:
-        raise OptionError(
-            f"--host {host or '(all)'} lets others on the network in, and there is no login: add "
-            "--auth NAME, or --auth-file FILE"
-        )
-
-
-def _checked_root_path(path: str) -> str:
-    trimmed = path.strip("/")
-    if not trimmed:
-        return ""
-    if "://" in path or not re.fullmatch(r"[A-Za-z0-9._~-]+(?:/[A-Za-z0-9._~-]+)*", trimmed):
-        raise OptionError(f"--root-path: expected a path such as /photos, got {path!r}")
-    if {".", ".."} & set(trimmed.split("/")):
-        raise OptionError(f"--root-path: expected a path without dots, got {path!r}")
-    return f"/{trimmed}"
-
-
-def _checked_name(name: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9._-]+|\[?[0-9A-Fa-f:.]+\]?", name):
-        raise OptionError(
-            f"--trusted-host: expected a name such as photos.example.org, without a port; "
-            f"got {name!r}"
-        )
-    return name.strip("[]").lower()
 
 
 def _warn(settings: PageSettings) -> None:

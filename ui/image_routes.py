@@ -11,6 +11,7 @@ from fastapi import APIRouter
 from clipsearch.file_kinds import container_of
 from clipsearch.metadata_columns import displayed
 from clipsearch.metadata_rows import metadata_of
+from clipsearch.remote_urls import is_remote
 from ui.image_labels import ImageLabels
 from ui.library import Library
 from ui.original_files import is_there
@@ -58,7 +59,7 @@ def image_document(library: Library, labels: ImageLabels, image_id: int) -> dict
         "copies": [_text(place.path) for place in places[1:] if not place.missing],
         "missing": places[0].missing if places else True,
         "original": is_there(state, image_id),
-        "packed": container_of(path) is not None,
+        "packed": not is_remote(path) and container_of(path) is not None,
         "width": row["width"],
         "height": row["height"],
         "bytes": row["bytes"] or None,

@@ -8,6 +8,7 @@ from typing import Any
 
 from clipsearch.model_names import weights_here
 from clipsearch.presets import PRESETS
+from clipsearch.remote_urls import is_remote
 from ui.allowed_folders import AllowedFolders
 from ui.index_process import IndexProcess
 from ui.library import Library
@@ -62,11 +63,13 @@ class IndexRuns:
         self._start(["--", *known], title)
 
     def known_folders(self) -> list[str]:
-        """The folders of the index that may be indexed from the page, and are there."""
+        """The folders of the index that may be indexed from the page, and are there. Of object
+        storage only who may type a URL at the command line decides."""
         if not self.library.has_index:
             return []
         roots = self.library.index().status().roots
-        return [root["path"] for root in roots if self.folders.contains(root["path"])]
+        paths = [root["path"] for root in roots if not is_remote(root["path"])]
+        return [path for path in paths if self.folders.contains(path)]
 
     def cancel(self) -> None:
         """Stop the run; what is finished is kept."""

@@ -6,11 +6,15 @@ import contextlib
 import threading
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from clipsearch.errors import ClipsearchError, IndexNotFoundError
 from clipsearch.image_index import ImageIndex, open_index
 from ui.page_errors import NoIndexError, PageError
 from ui.page_settings import PageSettings
+
+if TYPE_CHECKING:
+    from clipsearch.database_search import DatabaseSearch
 
 FRESH_SECONDS = 1.0
 """How old the knowledge of the newest generation may be."""
@@ -19,12 +23,16 @@ FRESH_SECONDS = 1.0
 class Library:
     """The index of a page. Safe for threads; there need not be an index yet.
 
-    path : the index folder, None for a page without one.
+    path : the index folder, None for a page without one. database : what its searches go
+    through, None for the index itself.
     """
 
-    def __init__(self, path: Path | None, settings: PageSettings) -> None:
+    def __init__(
+        self, path: Path | None, settings: PageSettings, database: DatabaseSearch | None = None
+    ) -> None:
         self.path = path
         self.settings = settings
+        self.database = database
         self._index: ImageIndex | None = None
         self._looked = 0.0
         self._lock = threading.Lock()
@@ -47,6 +55,7 @@ class Library:
                         model=self.settings.model,
                         device=self.settings.device,
                         space=self.settings.space,
+                        database=self.database,
                     )
                 except IndexNotFoundError:
                     raise NoIndexError from None

@@ -30,6 +30,7 @@ from clipsearch.map_files import map_file, read_map
 from clipsearch.map_scene import MapScene, scene_of
 from clipsearch.saved_clusters import open_discovery
 from clipsearch.shards import Int64
+from clipsearch.shared_folders import fetched
 from ui.library import Library
 from ui.map_making import MapMaking
 from ui.page_errors import PageError
@@ -162,7 +163,7 @@ class MapScenes:
         state = index.state()
         key: tuple[Any, ...] = (state.manifest.uuid, None)
         with contextlib.suppress(OSError):
-            facts = os.stat(map_file(index.path))
+            facts = os.stat(fetched(map_file(index.path)))
             key = (state.manifest.uuid, facts.st_mtime_ns, facts.st_size, facts.st_ino)
         if self._read is None or self._read[0] != key:
             found = None

@@ -11,15 +11,18 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from clipsearch.errors import ImageError
+from clipsearch.errors import ClipsearchError, ImageError
 from clipsearch.file_kinds import container_of
 from clipsearch.generation import Generation
 from clipsearch.image_formats import SNIFF_BYTES, sniff_format
 from clipsearch.images import read_image
 from clipsearch.metadata_rows import metadata_of
+from clipsearch.remote_images import find_object, read_object
+from clipsearch.remote_urls import is_remote
 from ui.page_errors import PageError
 
 _CHUNK = 1 << 20
+_MOST_IN_MEMORY = 512 << 20
 
 MEDIA_TYPES = {
     "JPEG": "image/jpeg",
@@ -55,8 +58,13 @@ class Original:
 
 
 def is_there(state: Generation, image_id: int) -> bool:
-    """Whether a file of the image lies where the last scan found it, by itself."""
+    """Whether a file of the image lies where the last scan found it, by itself. Object storage
+    is taken at that scan's word: a page that is only looked at asks no network."""
     for place in state.paths.places(image_id):
+        if is_remote(place.path):
+            if not place.missing:
+                return True
+            continue
         try:
             if stat.S_ISREG(os.stat(place.path).st_mode):
                 return True
@@ -75,8 +83,8 @@ def open_original(state: Generation, image_id: int) -> Original:
     for place in state.paths.places(image_id):
         try:
             file = _open_regular(place.path)
-        except (OSError, ValueError):
-            inside |= container_of(place.path) is not None
+        except (OSError, ValueError, ClipsearchError):
+            inside |= not is_remote(place.path) and container_of(place.path) is not None
             continue
         with ExitStack() as on_the_way_out:
             on_the_way_out.callback(file.close)
@@ -86,13 +94,13 @@ def open_original(state: Generation, image_id: int) -> Original:
                     continue
                 file.seek(0)
                 head = file.read(SNIFF_BYTES)
-                status = os.fstat(file.fileno())
+                size, mtime = _size_and_time(file)
                 file.seek(0)
             except OSError:  # a disk that fails, or is pulled out
                 continue
             kind = MEDIA_TYPES.get(sniff_format(head) or "", "application/octet-stream")
             on_the_way_out.pop_all()  # whoever is handed the file closes it
-            return Original(file, place.path, status.st_size, kind, status.st_mtime)
+            return Original(file, place.path, size, kind, mtime)
     raise _not_there(changed, inside)
 
 
@@ -113,9 +121,9 @@ def picture_of(state: Generation, image_id: int, side: int, most_pixels: int) ->
                 max_megapixels=most_pixels / 1e6,
                 thumbnail_side=side,
             )
-        except ImageError as error:
-            inside |= container_of(place.path) is not None
-            if error.reason == "too_large":
+        except ClipsearchError as error:
+            inside |= not is_remote(place.path) and container_of(place.path) is not None
+            if isinstance(error, ImageError) and error.reason == "too_large":
                 raise PageError(f"This photo is too large to show: {error}", 413) from None
             continue
         if sha256 is not None and image.sha256 != sha256:
@@ -133,7 +141,10 @@ def _indexed_content(state: Generation, image_id: int) -> bytes | None:
 
 
 def _open_regular(path: Path) -> io.BufferedReader:
-    """A file, open; OSError where there is none, or a pipe or a device."""
+    """A file, open; OSError where there is none, or a pipe or a device. One in object storage is
+    read whole: ImageError, RemoteError."""
+    if is_remote(path):
+        return _RemoteFile(path)
     # Looked at before it is opened: opening a pipe waits for a writer.
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise OSError("no regular file")
@@ -143,6 +154,24 @@ def _open_regular(path: Path) -> io.BufferedReader:
         return file
     file.close()
     raise OSError("no regular file")
+
+
+class _RemoteFile(io.BufferedReader):
+    """An image of object storage, in memory."""
+
+    def __init__(self, path: Path) -> None:
+        found = find_object(path)
+        if found is None or found.size > _MOST_IN_MEMORY:
+            raise OSError("not there, or too large to be read at once")
+        super().__init__(io.BytesIO(read_object(path, found.size)))
+        self.size, self.mtime = found.size, found.mtime_ns / 1e9
+
+
+def _size_and_time(file: io.BufferedReader) -> tuple[int, float]:
+    if isinstance(file, _RemoteFile):
+        return file.size, file.mtime
+    status = os.fstat(file.fileno())
+    return status.st_size, status.st_mtime
 
 
 def _not_there(changed: bool, inside: bool) -> PageError:

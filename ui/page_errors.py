@@ -22,7 +22,9 @@ from clipsearch.errors import (
     ModelError,
     OptionError,
     QueryError,
+    RemoteError,
     SpaceMismatchError,
+    VectorDatabaseError,
 )
 
 
@@ -56,6 +58,8 @@ _IN_GENERAL: tuple[tuple[type[Exception], str, int], ...] = (
     (IndexReadError, "A file of the index cannot be read; the terminal says which.", 500),
     (SpaceMismatchError, "The model is not the one that the index was made with.", 500),
     (ModelError, "The model of the index cannot be loaded; the terminal says why.", 500),
+    (RemoteError, "The object storage does not answer; the terminal says why.", 503),
+    (VectorDatabaseError, "The vector database does not answer; the terminal says why.", 503),
     (ImageError, "This image cannot be read.", 400),
 )
 

@@ -23,8 +23,7 @@ from starlette.staticfiles import StaticFiles
 
 from clipsearch.errors import ClipsearchError, OptionError
 from ui.addresses import ANY_ADDRESS
-from ui.api import add_api
-from ui.app import mount_page
+from ui.api import add_api, add_search_api
 from ui.connections import PatientProtocol
 from ui.gradio_routes import OUR_ROUTES
 from ui.library import Library
@@ -64,6 +63,24 @@ def create_app(library: Library, settings: PageSettings) -> FastAPI:
 
 async def _nothing_here(request: Request) -> Response:
     raise HTTPException(404)
+
+
+def mount_page(app: FastAPI, library: Library, settings: PageSettings) -> None:
+    """Gradio's page at the root. Gradio takes seconds to import, and a service needs none."""
+    from ui.app import mount_page as mount
+
+    mount(app, library, settings)
+
+
+def create_service(library: Library, settings: PageSettings) -> FastAPI:
+    """The search service: the API of searching and the pictures, without a page and without what
+    changes anything."""
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
+    _answer_errors(app)
+    app.include_router(session_routes(bool(settings.accounts)))
+    add_search_api(app, library)
+    add_guards(app, settings)
+    return app
 
 
 def _answer_errors(app: FastAPI) -> None:
@@ -159,12 +176,10 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def server_of(
-    library: Library, settings: PageSettings, ready: Callable[[], None]
-) -> uvicorn.Server:
+def server_of(app: FastAPI, settings: PageSettings, ready: Callable[[], None]) -> uvicorn.Server:
     """The server, to be run on a socket that listens. ready : called once it answers."""
     config = uvicorn.Config(
-        create_app(library, settings),
+        app,
         http=PatientProtocol,
         ws="none",
         log_level="warning",
@@ -186,16 +201,18 @@ def serve(
     *,
     listener: socket.socket | None = None,
     ready: Callable[[], None] = lambda: None,
+    make: Callable[[Library, PageSettings], FastAPI] = create_app,
 ) -> None:
     """Serve until interrupted; raises KeyboardInterrupt then, as everything that is interrupted.
 
     listener : of ``listening_socket``, by default a new one. ready : called once it answers.
+    make : what is served, the page or the service.
     """
     limit_pillow(settings)
     logging.getLogger("uvicorn.error").addFilter(_is_no_cancelling)
     threading.Thread(target=library.warm_up, name="warm-up", daemon=True).start()
     with listener or listening_socket(settings, may_move=False) as place:
-        server_of(library, settings, ready).run(sockets=[place])
+        server_of(make(library, settings), settings, ready).run(sockets=[place])
 
 
 def _is_no_cancelling(record: logging.LogRecord) -> bool:

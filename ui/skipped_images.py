@@ -11,8 +11,9 @@ import pyarrow.compute as pc
 
 from clipsearch.manifest import read_manifest
 from clipsearch.paths import relative_bytes
+from clipsearch.remote_paths import place_of
 from clipsearch.shards import SKIPPED_SCHEMA, read_tables
-from clipsearch.store import LocalStore
+from clipsearch.store import open_store
 
 IN_WORDS = {
     "corrupt": "damaged: it cannot be decoded",
@@ -32,7 +33,7 @@ def skipped_images(index: Path, offset: int, limit: int, reason: str | None) -> 
     Returns images : [{name, folder, reason, words, message, bytes, seen_at}], total, and counts
     of every reason : {reason: count}. Raises IndexNotFoundError and IndexFormatError.
     """
-    store = LocalStore(index)
+    store = open_store(index)
     manifest = read_manifest(store, str(index))
     table = read_tables(store, [manifest.skipped] if manifest.skipped else [], SKIPPED_SCHEMA)
     counts = Counter(table["reason"].to_pylist())
@@ -42,7 +43,7 @@ def skipped_images(index: Path, offset: int, limit: int, reason: str | None) -> 
     rows = table.sort_by(order).slice(offset, limit).to_pylist()
     images = []
     for row in rows:
-        place = Path(manifest.root(row["root"]).path, relative_bytes(row["path"]))
+        place = place_of(manifest.root(row["root"]).path, relative_bytes(row["path"]))
         images.append(
             {
                 "name": _shown(place.name),

@@ -79,6 +79,8 @@ _COMMANDS = {
         "indexer.finetune_command:finetune",
         "Train a model further on labelled photos, and measure it.",
     ),
+    "sync": ("clipsearch.cli.sync:sync", "Bring the copy of an index in Milvus up to date."),
+    "serve": ("ui.serve_command:serve", "Answer searches over HTTP, without the page."),
     "ui": ("ui.command:ui", "Open a collection in the browser."),
     "demo": ("indexer.demo:demo", "Try it all on a few pictures, without a network."),
 }
@@ -150,7 +152,14 @@ def _for_terminal(message: object) -> str:
     """A message may quote a file name or another's index: nothing in it may steer a terminal."""
     from clipsearch.cli.output import for_display
 
-    return "\n".join(for_display(line) for line in str(message).splitlines())
+    return "\n".join(for_display(line) for line in with_urls(str(message)).splitlines())
+
+
+def with_urls(text: str) -> str:
+    """``text`` with the URLs of indexes in object storage for the folders that stand for them
+    here, which nobody has named."""
+    mirrors = sys.modules.get("clipsearch.mirror_store")
+    return text if mirrors is None else str(mirrors.named_by_urls(text))
 
 
 def _one_line(error: BaseException) -> str:

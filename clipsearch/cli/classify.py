@@ -12,6 +12,7 @@ from clipsearch.cli.fuse_option import FuseCommand, fuse_option
 from clipsearch.cli.label_options import edit_options, label_options
 from clipsearch.cli.output import format_options
 from clipsearch.cli.places import device_option, index_option, space_option
+from clipsearch.cli.ray_options import ray_options
 from clipsearch.cli.votes import vote_options
 
 
@@ -49,6 +50,7 @@ from clipsearch.cli.votes import vote_options
 @adapt_option
 @fuse_option
 @filter_options
+@ray_options
 @index_option
 @click.option(
     "--model", metavar="MODEL",

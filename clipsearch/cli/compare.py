@@ -15,6 +15,7 @@ from clipsearch.cli.places import (
     existing_index,
     index_option,
     moved_model_option,
+    named_index,
 )
 from clipsearch.cli.text_progress import TextProgress
 from clipsearch.errors import OptionError
@@ -144,7 +145,7 @@ def _sides(
         from clipsearch.image_index import open_index
 
         here = saved_side(opened, sets[0])
-        return here, side_of_other(opened, open_index(other_path), sets[-1])
+        return here, side_of_other(opened, open_index(named_index(other_path)), sets[-1])
     if len(sets) == 1:
         return with_version_before(opened, sets[0])
     return saved_side(opened, sets[0]), saved_side(opened, sets[1])

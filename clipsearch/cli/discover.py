@@ -23,7 +23,7 @@ from clipsearch.cli.places import (
 )
 from clipsearch.cli.stage_progress import StageProgress
 from clipsearch.cli.text_progress import TextProgress
-from clipsearch.errors import OptionError
+from clipsearch.errors import OptionError, RemoteAccessError
 
 if TYPE_CHECKING:
     from clipsearch.cluster_files import SavedDiscovery
@@ -179,6 +179,11 @@ def _save(
         return save_discovery(
             place, opened.state(), name, found, label_set=label_set, replace=replace
         )
+    except RemoteAccessError:
+        if label_set is not None:
+            raise
+        click.echo("Note: the index cannot be written, so the clusters are not kept.", err=True)
+        return None
     except OSError as error:
         permitted = error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS)
         if permitted and (label_set is not None or error.errno != errno.ENOSPC):

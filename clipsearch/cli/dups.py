@@ -162,8 +162,8 @@ def _print_paths(groups: Any, printed: str, end: bytes) -> int:
     write_bytes(b"".join(os.fsencode(path) + end for path in found.paths))
     if found.inside:
         click.echo(
-            f"{counted(found.inside, 'image')} inside tar or Parquet files left out: they cannot "
-            "be moved by themselves.",
+            f"{counted(found.inside, 'image')} inside tars, Parquet files or buckets left out: "
+            "they cannot be moved by themselves.",
             err=True,
         )
     return FOUND if found.paths else NOTHING_FOUND

@@ -29,6 +29,7 @@ from clipsearch.cli.places import (
 )
 from clipsearch.cli.search_options import Asked, search_options
 from clipsearch.errors import OptionError, QueryError
+from clipsearch.remote_urls import is_remote
 
 if TYPE_CHECKING:
     from clipsearch.export_folder import ReadMember
@@ -230,6 +231,8 @@ def _wish(options: dict[str, Any]) -> _Wish:
         raise OptionError(f"say where to: --to {kind} needs --out")
     if out is not None and not out.strip():
         raise OptionError("expected a path after --out, got nothing")
+    if out is not None and is_remote(out):
+        raise OptionError(f"expected a place on this machine after --out, got {out}")
     for option, kinds in _ONLY_FOR.items():
         if options[option] and kind not in kinds:
             raise OptionError(f"--{option} is for --to {' and '.join(kinds)}, not {kind}")

@@ -16,6 +16,8 @@ from clipsearch.cli.label_options import asked_labels, edited, none_rule
 from clipsearch.cli.labelling_output import label_summary, tell_speed
 from clipsearch.cli.output import counted, on_terminal
 from clipsearch.cli.places import existing_index
+from clipsearch.cli.ray_labels import over_ray
+from clipsearch.cli.ray_options import ray_choice
 from clipsearch.cli.result_columns import (
     classification_batch,
     classification_schema,
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from clipsearch.filter_options import FilterOptions
     from clipsearch.filters import Filter
     from clipsearch.label_set_files import LabelSet, NoneRule
+    from clipsearch.spread_scoring import Spread
     from clipsearch.taught_labelling import TaughtLabelling
 
 
@@ -65,6 +68,11 @@ def classify_index(
     device: str | None,
     output: str | None,
     filters: FilterOptions | None,
+    runner: str,
+    address: str | None,
+    ray_actors: int | None,
+    ray_cpus: float | None,
+    ray_gpus: float | None,
 ) -> int:
     """What ``classify`` does where no image is named; returns the exit code."""
     from clipsearch.cli.result_files import check_out_path, printed_results, result_writer
@@ -75,6 +83,8 @@ def classify_index(
     from clipsearch.saved_labelling import SavedLabelling
 
     top = top or 1
+    current = click.get_current_context()
+    ray = ray_choice(current, runner, address, ray_actors, ray_cpus, ray_gpus)
     place = existing_index(index_path)
     out = check_out_path(out_path) if out_path is not None else None
     name = check_name(save_as) if save_as is not None else None
@@ -91,6 +101,11 @@ def classify_index(
         raise OptionError(
             "--fuse goes by itself: leave out --fast, --adapt, --by-cluster and --save-as"
         )
+    if ray is not None and (fast or adapt or fuse is not None or vote is not None):
+        raise OptionError(
+            "--runner ray labels every image by itself, in float32: leave out --fast, --adapt, "
+            "--fuse and --by-cluster"
+        )
     if clusters is not None and vote is None:
         raise OptionError("--clusters says who votes together: it goes with --by-cluster")
     asked = asked_labels(place, labels, labels_file, templates, context)
@@ -101,6 +116,10 @@ def classify_index(
         raise OptionError(
             "a set that was taught is labelled by its examples: leave out --fast, --adapt, "
             "--fuse and --by-cluster"
+        )
+    if is_taught and ray is not None:
+        raise OptionError(
+            "a set that was taught is labelled by this process alone: leave out --runner ray"
         )
     if coverage is not None and check_coverage(coverage) and not is_taught:
         raise OptionError(
@@ -116,6 +135,8 @@ def classify_index(
             raise OptionError(
                 "labels in groups: leave out --fast, --adapt, --fuse, --by-cluster and --top"
             )
+        if ray is not None:
+            raise OptionError("labels in groups: leave out --runner ray")
         from clipsearch.cli.group_labels import classify_groups
 
         # One of each group that excludes each other, unless somebody asks for less.
@@ -129,38 +150,44 @@ def classify_index(
     voted: VotedLabelling | None = None
     taught: TaughtLabelling | None = None
     adapted: AdaptedLabelling | None = None
-    if vote is not None:
-        labelling = voted = begin_votes(
-            opened, asked, name, vote, clusters, top=top, where=where, none=rule
-        )
-    elif is_taught:
-        labelling = taught = begin_taught(
-            opened, asked, name, top=top, where=where, none=rule, coverage=coverage
-        )
-    elif fuse is not None:
-        labelling = begin_fused(
-            opened, fuse, asked, top=top, where=where, none=rule, cosines=has_rows
-        )
-    elif adapt:
-        labelling = voted = adapted = begin_adapted(
-            opened, asked, name, top=top, where=where, none=rule
-        )
-    else:
-        labelling = _begin(opened, asked, name, top=top, where=where, fast=fast, none=rule)
-    abstains = labelling.abstention is not None
-    has_cosines = fuse is not None or voted is not None
-    has_cosines |= taught is not None and taught.lesson.taught is not None
-    schema = classification_schema(labelling.top, has_cosines, abstains, coverage is not None)
-    taught_before = name is not None and not is_taught and is_taught_set(opened, name)
-    with contextlib.ExitStack() as writers:
+    with contextlib.ExitStack() as stack:
+        spread: Spread | None = None
+        if ray is not None:
+            rows = has_rows or name is not None
+            spread = stack.enter_context(over_ray(ray, rows=rows, shows_progress=not printed))
+        if vote is not None:
+            labelling = voted = begin_votes(
+                opened, asked, name, vote, clusters, top=top, where=where, none=rule
+            )
+        elif is_taught:
+            labelling = taught = begin_taught(
+                opened, asked, name, top=top, where=where, none=rule, coverage=coverage
+            )
+        elif fuse is not None:
+            labelling = begin_fused(
+                opened, fuse, asked, top=top, where=where, none=rule, cosines=has_rows
+            )
+        elif adapt:
+            labelling = voted = adapted = begin_adapted(
+                opened, asked, name, top=top, where=where, none=rule
+            )
+        else:
+            labelling = _begin(
+                opened, asked, name, top=top, where=where, fast=fast, none=rule, spread=spread
+            )
+        abstains = labelling.abstention is not None
+        has_cosines = fuse is not None or voted is not None
+        has_cosines |= taught is not None and taught.lesson.taught is not None
+        schema = classification_schema(labelling.top, has_cosines, abstains, coverage is not None)
+        taught_before = name is not None and not is_taught and is_taught_set(opened, name)
         if isinstance(labelling, SavedLabelling):
-            writers.enter_context(labelling)
+            stack.enter_context(labelling)
         writes: list[Write] = []
         if out is not None:
-            writes.append(writers.enter_context(result_writer(out, schema)))
+            writes.append(stack.enter_context(result_writer(out, schema)))
         if printed:
             is_all = out is None and name is None
-            writes.append(writers.enter_context(printed_results(output or "plain", schema, is_all)))
+            writes.append(stack.enter_context(printed_results(output or "plain", schema, is_all)))
         _write(opened, labelling, writes)
         if name is not None:
             if isinstance(labelling, SavedLabelling):
@@ -216,14 +243,15 @@ def _begin(
     where: Filter | None,
     fast: bool,
     none: str | float | NoneRule,
+    spread: Spread | None,
 ) -> Labelling:
     """Begin to label: beside a saved set where one is named, by itself otherwise."""
     from clipsearch.saved_labelling import classify_beside
 
-    if fast or (asked.saved is None and save_as is None):
+    if fast or (save_as is None and (asked.saved is None or spread is not None)):
         return opened.label(
             asked.names, templates=asked.templates, context=asked.context,
-            top=top, where=where, fast=fast, none=none,
+            top=top, where=where, fast=fast, none=none, spread=spread,
         )  # fmt: skip
     allowed = None if where is None else opened.matching(where)
     with saving_allowed(opened.path):
@@ -231,7 +259,7 @@ def _begin(
             opened.path, opened.state(), opened.text_vectors(),
             asked.names, asked.templates, asked.context,
             base=asked.saved.name if asked.saved is not None else None,
-            save_as=save_as, top=top, allowed=allowed, none=none,
+            save_as=save_as, top=top, allowed=allowed, none=none, spread=spread,
         )  # fmt: skip
 
 

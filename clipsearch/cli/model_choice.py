@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from clipsearch.cli.output import human_bytes
-from clipsearch.cli.places import nearest_index, user_index
+from clipsearch.cli.places import named_index, nearest_index, user_index
 from clipsearch.cli.settings import offline
 from clipsearch.errors import IndexNotFoundError, ModelNotChosenError, OptionError
 from clipsearch.presets import BUILT_IN, RECOMMENDED, find_preset
@@ -76,16 +76,17 @@ def _space_of_index(context: click.Context) -> Space | None:
     """The space that the index answers in; None where there is no index, or an empty one."""
     from clipsearch.manifest import read_manifest
     from clipsearch.spaces import space_named
-    from clipsearch.store import LocalStore
+    from clipsearch.store import open_store
 
     named = context.params["index_path"]
     try:
-        place = Path(named) if named is not None else nearest_index(Path.cwd()) or user_index()
+        here = None if named is not None else nearest_index(Path.cwd())
+        place = named_index(named) if named is not None else here or user_index()
     except OptionError as error:
         raise OptionError(f"{error}, or a model with --model") from None
     is_typed = context.get_parameter_source("index_path") == click.core.ParameterSource.COMMANDLINE
     try:
-        manifest = read_manifest(LocalStore(place), str(place))
+        manifest = read_manifest(open_store(place), str(place))
     except IndexNotFoundError:
         if is_typed:
             raise

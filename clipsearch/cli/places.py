@@ -7,7 +7,9 @@ from pathlib import Path
 import click
 
 from clipsearch.backends import BACKEND_CHOICES
+from clipsearch.cli.settings import offline
 from clipsearch.errors import IndexNotFoundError, OptionError
+from clipsearch.remote_urls import is_remote, refuse_other_urls
 
 _MANIFEST_NAME = "manifest.json"
 """As in clipsearch.manifest, whose imports a command that names an option can do without."""
@@ -40,10 +42,26 @@ def nearest_index(start: Path) -> Path | None:
     return None
 
 
+def named_index(named: str) -> Path:
+    """The folder of the index that was named; of a URL the mirror, brought up to date.
+
+    Raises OptionError for a URL of something else, and for any while CLIPSEARCH_OFFLINE is set,
+    and as ``index_folder``.
+    """
+    refuse_other_urls(named)
+    if not is_remote(named):
+        return Path(named)
+    if offline():
+        raise OptionError(f"CLIPSEARCH_OFFLINE forbids the network, and {named} is not here")
+    from clipsearch.store import index_folder
+
+    return index_folder(named)
+
+
 def existing_index(named: str | None) -> Path:
     """The index to ask: the one named, else the nearest, else the user's own."""
     if named is not None:
-        return Path(named)
+        return named_index(named)
     place = nearest_index(Path.cwd()) or user_index()
     if not (place / _MANIFEST_NAME).is_file():
         raise IndexNotFoundError(
@@ -55,7 +73,7 @@ def existing_index(named: str | None) -> Path:
 def index_to_write(named: str | None) -> Path:
     """The index to add to: the one named, else the nearest, else the user's own."""
     if named is not None:
-        return Path(named)
+        return named_index(named)
     return nearest_index(Path.cwd()) or user_index()
 
 
@@ -65,8 +83,8 @@ index_option = click.option(
     metavar="INDEX",
     envvar="CLIPSEARCH_INDEX",
     type=click.Path(path_type=str),
-    help="The index folder. Without it: the nearest *.index folder from here upwards, else "
-    "one in your data folder.",
+    help="The index folder, or its URL (s3://bucket/photos.index). Without it: the nearest "
+    "*.index folder from here upwards, else one in your data folder.",
 )
 
 device_option = click.option(

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import click
 
+from clipsearch.cli.database_options import AskedBackend, search_backend_options
 from clipsearch.cli.filter_options import filter_options
 from clipsearch.cli.fuse_option import FuseCommand, fuse_option, fused_hits
 from clipsearch.cli.hit_output import print_hits
@@ -35,6 +36,7 @@ from clipsearch.query import Query, weighted_texts
     help="Keep this search: clipsearch saved NAME lists what is new since.",
 )
 @fuse_option
+@search_backend_options
 @index_option
 @moved_model_option
 @space_option
@@ -46,6 +48,7 @@ def search(
     opens: bool,
     preview: bool,
     fuse: str | None,
+    backend: AskedBackend,
     index_path: str | None,
     model: str | None,
     space: str | None,
@@ -64,7 +67,9 @@ def search(
       clipsearch search "a red car" -k all --json
       clipsearch search sunset -0 | xargs -0 ls -l
     """
-    return _answer(asked, save_as, opens, preview, fuse, index_path, model, space, device, output)
+    return _answer(
+        asked, save_as, opens, preview, fuse, backend, index_path, model, space, device, output
+    )
 
 
 @click.command(cls=FuseCommand)
@@ -73,6 +78,7 @@ def search(
 @filter_options
 @show_options
 @fuse_option
+@search_backend_options
 @index_option
 @moved_model_option
 @space_option
@@ -83,6 +89,7 @@ def similar(
     opens: bool,
     preview: bool,
     fuse: str | None,
+    backend: AskedBackend,
     index_path: str | None,
     model: str | None,
     space: str | None,
@@ -95,7 +102,9 @@ def similar(
     - is an image on standard input.
     """
     asked = asked_of(options, Query(like=(image_part(image),)))
-    return _answer(asked, None, opens, preview, fuse, index_path, model, space, device, output)
+    return _answer(
+        asked, None, opens, preview, fuse, backend, index_path, model, space, device, output
+    )
 
 
 def _answer(
@@ -104,6 +113,7 @@ def _answer(
     opens: bool,
     preview: bool,
     fuse: str | None,
+    backend: AskedBackend,
     index_path: str | None,
     model: str | None,
     space: str | None,
@@ -118,9 +128,14 @@ def _answer(
         )
     if save_as is not None and fuse is not None:
         raise OptionError("a saved search asks one model: leave out --save or --fuse")
+    if fuse is not None and not backend.is_local:
+        raise OptionError("--fuse asks several models of the index: leave out --fuse or --backend")
     if preview:
         check_preview()
-    opened = open_index(existing_index(index_path), model=model, device=device, space=space)
+    database = backend.database()
+    opened = open_index(
+        existing_index(index_path), model=model, device=device, space=space, database=database
+    )
     texts = [text for text, _ in weighted_texts((*asked.query.plus, *asked.query.minus))]
     words = " ".join([asked.query.text or "", *texts])
     if on_terminal() and words.strip():
@@ -135,6 +150,9 @@ def _answer(
         hits = asked.hits(opened, strengths=strengths)
     else:
         hits = fused_hits(opened, fuse, asked, strengths=strengths)
+    behind = database.behind(opened.state()) if database is not None else None
+    if behind is not None:
+        click.echo(for_display(behind), err=True)
     if save_as is not None:
         from clipsearch.saved_searches import save_search
 

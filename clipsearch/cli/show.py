@@ -17,6 +17,7 @@ from clipsearch.errors import MissingExtraError, OptionError
 from clipsearch.file_kinds import container_of
 from clipsearch.image_index import ImageIndex
 from clipsearch.records import Hit, Hits
+from clipsearch.remote_urls import is_remote
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -81,7 +82,11 @@ def open_hits(hits: tuple[Hit, ...]) -> None:
     """Open the files of hits with the program the system has for them."""
     there = [hit for hit in hits if os.path.lexists(hit.path)]
     for hit in hits:
-        if hit not in there and container_of(hit.path) is not None:
+        if is_remote(hit.path):
+            click.echo(
+                f"{display_path(hit.path)} is in object storage: --preview shows it.", err=True
+            )
+        elif hit not in there and container_of(hit.path) is not None:
             click.echo(f"{display_path(hit.path)} is inside a file: it cannot be opened.", err=True)
         elif hit not in there:
             click.echo(f"{display_path(hit.path)} is not there now.", err=True)

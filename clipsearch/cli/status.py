@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from clipsearch.backends import REFERENCE
 from clipsearch.cli import FOUND
 from clipsearch.cli.output import counted, for_display, human_bytes, json_line, table, write_bytes
 from clipsearch.cli.places import existing_index, index_option
@@ -41,6 +42,9 @@ def status(index_path: str | None, as_json: bool) -> int:
         ("search", _search(report)),
         ("updated", f"{report.updated_at}, generation {report.generation}"),
     ]
+    if set(report.backends) - {REFERENCE}:
+        by = (f"{for_display(name)} ({count:,})" for name, count in report.backends.items())
+        rows.insert(5, ("encoded", f"by {', '.join(by)}"))
     if report.spaces and report.spaces[0].lacking:
         have = "has" if report.spaces[0].lacking == 1 else "have"
         rows.append(("", f"{counted(report.spaces[0].lacking, 'image')} {have} no vector yet"))

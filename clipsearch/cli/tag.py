@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import pyarrow as pa
@@ -29,12 +31,17 @@ from clipsearch.cli.places import (
     moved_model_option,
     space_option,
 )
+from clipsearch.cli.ray_labels import over_ray
+from clipsearch.cli.ray_options import ray_choice, ray_options
 from clipsearch.cli.result_columns import TAG_SCHEMA, label_column, tag_batch
 from clipsearch.cli.text_progress import TextProgress
 from clipsearch.errors import OptionError
 from clipsearch.image_index import ImageIndex
 from clipsearch.label_set_files import TAG, LabelSet, check_name
 from clipsearch.tagging import Tagging
+
+if TYPE_CHECKING:
+    from clipsearch.spread_scoring import Spread
 
 _ROWS_AT_ONCE = 8192
 _FEW_IMAGES = 30
@@ -64,6 +71,7 @@ _FEW_IMAGES = 30
     "--out", "out_path", metavar="FILE", type=click.Path(path_type=str),
     help="Write every image's labels to FILE: .parquet, .csv or .json (one object a line).",
 )  # fmt: skip
+@ray_options
 @index_option
 @moved_model_option
 @space_option
@@ -85,6 +93,11 @@ def tag(
     space: str | None,
     device: str | None,
     output: str | None,
+    runner: str,
+    address: str | None,
+    ray_actors: int | None,
+    ray_cpus: float | None,
+    ray_gpus: float | None,
 ) -> int:
     """Give every image those labels of a set that it shows: none, one or several.
 
@@ -117,9 +130,18 @@ def tag(
         raise OptionError("--refit goes with a set that tag has saved: --labels @NAME")
     if floor is not None and tagged_before is not None and not refit:
         raise OptionError("a saved label set has its own floor: add --refit to make a new one")
+    context_here = click.get_current_context()
+    ray = ray_choice(context_here, runner, address, ray_actors, ray_cpus, ray_gpus)
+    if ray is not None and tagged_before is not None and not refit:
+        raise OptionError(
+            "of a saved set only new images are scored: leave out --runner ray, or add --refit"
+        )
     opened = open_index(place, model=model, device=device, space=space)
     opened.watch_texts(TextProgress())
-    result = _tagged(opened, asked, tagged_before, refit, overall, of_label, most, floor)
+    with contextlib.nullcontext() if ray is None else over_ray(ray) as spread:
+        result = _tagged(
+            opened, asked, tagged_before, refit, overall, of_label, most, floor, spread
+        )
     if name is None and tagged_before is not None:
         is_as_saved = not (thresholds or most)
         name = tagged_before.name if refit or (is_as_saved and result.scored) else None
@@ -190,6 +212,7 @@ def _tagged(
     of_label: dict[str, float],
     most: int | None,
     floor: float | None,
+    spread: Spread | None,
 ) -> Tagging:
     from clipsearch.tag import THRESHOLD, tag, tag_like_saved
     from clipsearch.tag_statistics import FLOOR_SHARE
@@ -211,7 +234,7 @@ def _tagged(
         state, texts, asked.names,
         templates=asked.templates, context=asked.context,
         threshold=THRESHOLD if overall is None else overall, thresholds=of_label,
-        most=most, floor_share=share,
+        most=most, floor_share=share, spread=spread,
     )  # fmt: skip
 
 
