@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from clipsearch import __version__
-from clipsearch.errors import ClipsearchError
 from clipsearch.heap import keep_freed_memory
+from clipsearch.sendable_errors import sendable
 from clipsearch.threads import use_at_most
 
 _PATIENCE_SECONDS = 5.0
@@ -127,14 +127,3 @@ class TaskActor:
         with self._news:
             news, self._done = dict(self._done), Counter()
         return news
-
-
-def sendable(error: BaseException) -> BaseException:
-    """The error itself if it comes back from pickling as it was, else what it says."""
-    try:
-        again = pickle.loads(pickle.dumps(error))  # noqa: S301  its own bytes
-    except Exception:  # an __init__ that takes other arguments
-        again = None
-    if isinstance(again, Exception) and str(again) == str(error):
-        return error
-    return ClipsearchError(f"{type(error).__name__}: {error}")

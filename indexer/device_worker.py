@@ -7,7 +7,6 @@ counts before the manifest names it. Its decoder processes end with it in the sa
 from __future__ import annotations
 
 import os
-import pickle
 import signal
 import sys
 import threading
@@ -16,8 +15,8 @@ import warnings
 from collections.abc import Callable
 from typing import IO, Any
 
-from clipsearch.errors import ClipsearchError
 from clipsearch.heap import keep_freed_memory
+from clipsearch.sendable_errors import sendable
 from indexer.device_messages import (
     ERROR,
     FUNCTION,
@@ -103,7 +102,7 @@ class _Worker:
             self._send((SUMS, (number, clock.sums())))
         except BaseException as error:
             traceback.print_exc()  # seen with CLIPSEARCH_DEBUG
-            answer = (ERROR, (number, _sendable(error)))
+            answer = (ERROR, (number, sendable(error)))
         has_read.set()
         self._send(answer)
 
@@ -113,14 +112,3 @@ class _Worker:
                 write_message(self._answers, message)
         except OSError:
             os._exit(0)  # the parent is gone
-
-
-def _sendable(error: BaseException) -> BaseException:
-    """The error itself if it comes back from pickling as it was, else what it says."""
-    try:
-        again = pickle.loads(pickle.dumps(error))  # noqa: S301  its own bytes
-    except Exception:  # an __init__ that takes other arguments
-        again = None
-    if isinstance(again, Exception) and str(again) == str(error):
-        return error
-    return ClipsearchError(f"{type(error).__name__}: {error}")
